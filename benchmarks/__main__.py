@@ -1,0 +1,123 @@
+"""The command line: `python -m benchmarks`, from the repository's root."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from . import machine, report
+from .contenders import CONTENDERS, Contender
+from .results import BASELINE, Results, VoidRun
+from .runner import compare, greet
+from .scenarios import SCENARIOS, Scenario
+from .settings import Settings
+
+_BUSY = 0.3  # load average from which on the machine is not ours alone
+
+
+def main() -> int:
+    """Returns the exit status: 0 if every run counts, 1 if one is void or nothing could run, 130 on Ctrl-C."""
+    arguments = _parse()
+    settings = Settings(arguments.rounds, arguments.seconds, arguments.mib, arguments.connections)
+    signal.signal(signal.SIGTERM, _interrupt)
+    cores = machine.Cores.choose()
+    os.sched_setaffinity(0, {cores.load})  # ours and our load generators'; a server is moved as it starts
+    _say_what_disturbs(cores)
+    scenarios = _possible(arguments.only, settings, machine.raise_open_files())
+
+    done: list[tuple[Scenario, Results]] = []
+    versions: dict[str, str] = {}
+    try:
+        contenders = _present(arguments.contenders, cores.server, versions)
+        if not scenarios or not contenders:
+            print("nothing to run")
+            return 1
+        for scenario, results in compare(scenarios, contenders, settings, cores.server):
+            done.append((scenario, results))
+            print(f"\n{report.table(scenario, results)}", flush=True)
+        status = 1 if any(results.voids() for _, results in done) else 0
+    except KeyboardInterrupt:
+        print("\ninterrupted: what follows is not the whole run")
+        status = 130
+    if done:
+        print(f"\n{report.summary(done, list(versions))}")
+    if arguments.json is not None:
+        whole = {"machine": machine.about(), "settings": asdict(settings), "contenders": versions}
+        arguments.json.write_text(json.dumps({**whole, "results": report.as_json(done)}, indent=2) + "\n")
+    return status
+
+
+def _parse() -> argparse.Namespace:
+    defaults = Settings()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Server benchmarks, side by side.")
+    names = [scenario.name for scenario in SCENARIOS]
+    parser.add_argument("--only", nargs="+", metavar="SCENARIO", choices=names, default=names, help=", ".join(names))
+    names = [contender.name for contender in CONTENDERS]
+    parser.add_argument("--contenders", nargs="+", metavar="NAME", choices=names, default=names, help=", ".join(names))
+    parser.add_argument("--rounds", type=_positive, default=defaults.rounds, help="default %(default)s")
+    parser.add_argument("--seconds", type=_positive, default=defaults.seconds, help="of a timing; default %(default)s")
+    parser.add_argument("--mib", type=_positive, default=defaults.mib,
+                        help="size of the large upload and downloads; default %(default)s, 1024 for 1 GiB")  # fmt: skip
+    parser.add_argument("--connections", type=_positive, default=defaults.connections,
+                        help="idle or parked at a time; default %(default)s")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save every figure of every round")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends us as Ctrl-C does: the servers are stopped, and what is done is reported."""
+    raise KeyboardInterrupt
+
+
+def _say_what_disturbs(cores: machine.Cores) -> None:
+    if cores.server == cores.load:
+        print("one core only: server and load generator share it, and the figures mean little")
+    if (load := os.getloadavg()[0]) > _BUSY:
+        print(f"load average {load:.1f} before we begin: something else is running, take the figures with care")
+
+
+def _possible(names: list[str], settings: Settings, open_files: int) -> list[Scenario]:
+    """Those scenarios that can run here; says why for each of the others."""
+    possible = []
+    for scenario in (scenario for scenario in SCENARIOS if scenario.name in names):
+        if missing := machine.missing(scenario.programs):
+            print(f"{scenario.name}: skipped, {' and '.join(missing)} not installed")
+        elif scenario.open_files(settings) > open_files:
+            needed = f"needs {scenario.open_files(settings)} open files and the hard limit is {open_files}"
+            print(f"{scenario.name}: skipped, {needed}; take fewer --connections or raise `ulimit -Hn`")
+        else:
+            possible.append(scenario)
+    return possible
+
+
+def _present(names: list[str], core: int, versions: dict[str, str]) -> list[Contender]:
+    """Those contenders that start here, with their versions noted; says why for each of the others."""
+    present = []
+    for contender in (contender for contender in CONTENDERS if contender.name in names):
+        try:
+            versions[contender.name] = greet(contender, core)
+        except VoidRun as void:
+            print(f"{contender.name}: skipped, {void}")
+        else:
+            present.append(contender)
+            print(f"{contender.name}: {versions[contender.name]}")
+    if BASELINE not in versions:
+        print(f"without {BASELINE} there are no ratios")
+    return present
+
+
+if __name__ == "__main__":
+    sys.exit(main())

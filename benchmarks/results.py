@@ -1,0 +1,75 @@
+"""What runs yield, and what is computed from it: medians, and ratios to the baseline round by round.
+
+Pure: no clock, no process, no printing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["BASELINE", "BUSY", "CPU_PER_MIB", "CPU_PER_REQUEST", "MIB_PER_SECOND", "PEAK_GROWTH", "REQUESTS_PER_SECOND"]
+__all__ += ["Measurement", "Metric", "Results", "VoidRun"]
+
+BASELINE = "node"  # the contender that ratios refer to
+
+
+class VoidRun(Exception):
+    """The run does not count: a wrong answer, an error under load, a server that died. The message says which."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of figures. `compared` is False where a ratio to the baseline would say nothing."""
+
+    name: str
+    digits: int = 0
+    higher_is_better: bool = True
+    compared: bool = True
+
+
+REQUESTS_PER_SECOND = Metric("requests/s")
+MIB_PER_SECOND = Metric("MiB/s")
+CPU_PER_REQUEST = Metric("CPU us/request", digits=1, higher_is_better=False)
+CPU_PER_MIB = Metric("CPU us/MiB", higher_is_better=False)
+BUSY = Metric("server busy %", compared=False)  # well below 100: the load generator was the limit, so read the CPU
+PEAK_GROWTH = Metric("peak growth MiB", digits=1, higher_is_better=False)
+
+Measurement = Mapping[Metric, float]
+
+
+@dataclass
+class Results:
+    """The runs of one scenario: for each contender one entry a round, a measurement or why it is void."""
+
+    runs: dict[str, list[Measurement | VoidRun]] = field(default_factory=dict)
+
+    def add(self, contender: str, run: Measurement | VoidRun) -> None:
+        self.runs.setdefault(contender, []).append(run)
+
+    def median(self, contender: str, metric: Metric) -> float | None:
+        """The median over the rounds that count, None if there is none."""
+        return _median([run[metric] for run in self.runs[contender] if not isinstance(run, VoidRun)])
+
+    def ratios(self, contender: str, metric: Metric) -> list[float | None]:
+        """Contender / baseline, round by round; None where either run is void or the baseline measured nothing.
+
+        Both runs of a pair come from the same minute, so what slows the whole machine down cancels out.
+        """
+        pairs = zip(self.runs[contender], self.runs.get(BASELINE, []))
+        return [None if isinstance(run, VoidRun) or isinstance(base, VoidRun) or base[metric] <= 0
+                else run[metric] / base[metric] for run, base in pairs]  # fmt: skip
+
+    def ratio(self, contender: str, metric: Metric) -> float | None:
+        """The median of `ratios()`."""
+        return _median([ratio for ratio in self.ratios(contender, metric) if ratio is not None])
+
+    def voids(self) -> list[tuple[str, int, VoidRun]]:
+        """Contender, round (from 1) and reason of each void run."""
+        return [(contender, number, run) for contender, runs in self.runs.items()
+                for number, run in enumerate(runs, 1) if isinstance(run, VoidRun)]  # fmt: skip
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None

@@ -1,0 +1,63 @@
+"""Thousands of keep-alive connections that have had their answer: their memory, and what they cost the busy ones."""
+
+from __future__ import annotations
+
+import time
+
+from .. import wrk
+from ..crowd import BATCH, Crowd
+from ..exchange import Exchange
+from ..payloads import HELLO
+from ..results import Measurement, Metric
+from ..server import Server
+from ..settings import WARM_UP, Settings
+from .base import Scenario
+
+__all__ = ["SETTLE", "Idle"]
+
+SETTLE = 0.5  # seconds for collectors and allocators to come to rest before memory is read
+
+_PER_CONNECTION = Metric("KiB/connection", digits=1, higher_is_better=False)
+_ALONE = Metric("requests/s alone")
+_BESIDE = Metric("beside them")
+_SHARE = Metric("share %", digits=1)
+
+_LOAD = wrk.Load()
+
+
+class Idle(Scenario):
+    name = "idle"
+    title = "idle keep-alive connections: resident memory of each, and hello beside them"
+    metrics = (_PER_CONNECTION, _ALONE, _BESIDE, _SHARE)
+    programs = ("wrk",)
+
+    def open_files(self, settings: Settings) -> int:
+        return settings.connections + super().open_files(settings)
+
+    def estimate(self, settings: Settings) -> float:
+        return 1 + WARM_UP + 2 * (settings.seconds + SETTLE) + settings.connections / 3000
+
+    def check(self, server: Server) -> None:
+        Exchange("/hello", HELLO).check(server.port)
+
+    def measure(self, server: Server, settings: Settings) -> Measurement:
+        # Load comes first: the heap a busy server has anyway must not be charged to the idle connections.
+        wrk.run(_LOAD, server.port, "/hello", WARM_UP)
+        alone = wrk.run(_LOAD, server.port, "/hello", settings.seconds).rate
+        time.sleep(SETTLE)
+        resident = server.resident_memory()
+        with Crowd(server.port) as crowd:
+            while len(crowd) < settings.connections:
+                count = min(BATCH, settings.connections - len(crowd))
+                crowd.ask("/hello", count)
+                crowd.receive(HELLO, count)
+            time.sleep(SETTLE)
+            grown = server.resident_memory() - resident
+            beside = wrk.run(_LOAD, server.port, "/hello", settings.seconds).rate
+            crowd.must_be_silent()
+        return {
+            _PER_CONNECTION: grown / settings.connections / 1024,
+            _ALONE: alone,
+            _BESIDE: beside,
+            _SHARE: beside / alone * 100,
+        }

@@ -1,0 +1,106 @@
+"""A contender's server program, running: started on its core, measured, and stopped by its pid whatever happens."""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+import subprocess
+import tempfile
+from types import TracebackType
+
+from . import procfs
+from .contenders import ROOT, Contender
+from .results import VoidRun
+
+__all__ = ["Server"]
+
+START_TIMEOUT = 15.0  # seconds until the port must be known; importing takes well under one
+STOP_TIMEOUT = 3.0  # seconds between SIGTERM and SIGKILL
+
+
+class Server:
+    """A context manager: inside, `port` answers on 127.0.0.1.
+
+    Raises:
+        VoidRun: on entering, if the program cannot be started or ends before it has told its port.
+    """
+
+    def __init__(self, contender: Contender, core: int) -> None:
+        self._contender, self._core = contender, core
+        self.port = 0
+        self.about = ""  # versions, in the server's own words
+
+    def __enter__(self) -> Server:
+        self._errors = tempfile.TemporaryFile()
+        try:
+            self._process = subprocess.Popen(
+                self._contender.command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches us alone, and we stop it
+                preexec_fn=functools.partial(os.sched_setaffinity, 0, {self._core}),
+            )
+        except OSError as error:
+            self._errors.close()
+            raise VoidRun(f"{self._contender.command[0]}: {error.strerror}") from error
+        try:
+            self._read_port()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    def must_be_alive(self) -> None:
+        """Raises VoidRun with the server's last words if it has died."""
+        if self._process.poll() is not None:
+            raise VoidRun(f"the server died: {self._last_words()}")
+
+    def cpu_seconds(self) -> float:
+        return procfs.cpu_seconds(self._process.pid)
+
+    def resident_memory(self) -> int:
+        return procfs.resident_memory(self._process.pid)
+
+    def reset_peak(self) -> int:
+        """Forget earlier peaks. Returns the bytes resident now, by the counter that `peak_memory()` reads."""
+        procfs.reset_peak(self._process.pid)
+        return self.peak_memory()
+
+    def peak_memory(self) -> int:
+        return procfs.peak_memory(self._process.pid)
+
+    def _read_port(self) -> None:
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], START_TIMEOUT)[0]:
+            raise VoidRun(f"no port after {START_TIMEOUT:.0f} s")
+        port = self._process.stdout.readline()
+        if not port:
+            raise VoidRun(self._last_words())
+        self.port = int(port)
+        self.about = self._process.stdout.readline().strip()
+
+    def _last_words(self) -> str:
+        """The error on stderr: Python ends with it, Node writes its version below."""
+        self._process.wait(STOP_TIMEOUT)
+        self._errors.seek(0)
+        lines = [line for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
+        said = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "nothing on stderr")
+        return f"{said.strip()} (exit status {self._process.returncode})"
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._errors.close()

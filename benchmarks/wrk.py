@@ -1,0 +1,60 @@
+"""wrk, the load generator of the throughput scenarios: one thread, on the core that we are on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from .results import VoidRun
+
+__all__ = ["Load", "Report", "run"]
+
+_SCRIPT = Path(__file__).with_suffix(".lua")
+_GRACE = 30.0  # seconds beyond the planned end before a hanging wrk is killed
+
+
+@dataclass(frozen=True)
+class Load:
+    connections: int = 64
+    pipelined: int = 1  # requests sent at a time on each connection
+    body: int = 0  # bytes; more than 0 makes it a POST
+    close: bool = False  # `Connection: close` on each request, hence a connection for each
+
+
+@dataclass(frozen=True)
+class Report:
+    requests: int
+    seconds: float
+    received: int  # bytes, heads included
+
+    @property
+    def rate(self) -> float:
+        """Requests answered each second."""
+        return self.requests / self.seconds
+
+
+def run(load: Load, port: int, path: str, seconds: int) -> Report:
+    """Load the server for about `seconds`.
+
+    Raises:
+        VoidRun: wrk counted an error of any kind, or no answer at all.
+    """
+    close = ("-H", "Connection: close") if load.close else ()
+    command = ("wrk", "-t", "1", "-c", str(load.connections), "-d", str(seconds), *close, "-s", str(_SCRIPT),
+               f"http://127.0.0.1:{port}{path}", "--", str(load.pipelined), str(load.body))  # fmt: skip
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _GRACE)
+    except subprocess.TimeoutExpired as error:
+        raise VoidRun("wrk did not end") from error
+    lines = ended.stdout.splitlines()
+    if ended.returncode != 0 or not lines or not lines[-1].startswith("{"):
+        raise VoidRun(f"wrk failed: {(ended.stderr or ended.stdout).strip()[-200:]}")
+    summary = json.loads(lines[-1])
+    errors = {kind: count for kind, count in summary["errors"].items() if count}
+    if errors:
+        raise VoidRun("wrk counted errors: " + ", ".join(f"{kind} {count}" for kind, count in errors.items()))
+    if summary["requests"] == 0:
+        raise VoidRun("not one request was answered")
+    return Report(summary["requests"], summary["microseconds"] / 1e6, summary["bytes"])

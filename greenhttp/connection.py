@@ -1,0 +1,664 @@
+"""One connection of a server: the owner of its socket, its parser and its queue of exchanges.
+
+Requests may be answered in any order; their answers leave in the order of the requests. The response in front has its turn
+on the socket, those behind it hold their bytes. Everything here runs in the hub or in the greenlet whose call caused it, never
+blocks, and enters workers for all user code.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from functools import lru_cache
+from typing import Any, Protocol
+
+import gevent
+from greenlet import GreenletExit
+
+from .deadlines import NEVER
+from .errors import ConnectionLostError, HTTPError, PeerTimeoutError, RemoteProtocolError
+from .framing import RequestHead
+from .incoming import IncomingMessage, aborted_error
+from .parser import End, ParserLimits, RequestParser
+from .rate import RateMeter
+from .response import ServerResponse
+from .sockets import Socket
+from .status import STATUS_CODES
+from .workers import Workers, log
+
+__all__ = ["ConnectionServer", "ServerConnection"]
+
+MAX_PIPELINED = 64  # exchanges of one connection under way; the rest waits as bytes
+MAX_DRAIN = 64 * 1024  # bytes of an unread body thrown away so that the connection can be kept
+KEEP_ALIVE_GRACE = 1.0  # seconds an idle connection stays open longer than was announced
+
+
+class ConnectionServer(Protocol):
+    """What a connection asks of its server."""
+
+    closing: bool
+    headers_timeout: float
+    http_allow_half_open: bool
+    ignore_upgrade: bool
+    max_requests_per_socket: int
+    min_data_rate: float
+    parser_limits: ParserLimits
+    request_timeout: float
+
+    @property
+    def idle_timeout(self) -> float: ...
+    def emit(self, event: str, *args: Any) -> bool: ...
+    def listener_count(self, event: str) -> int: ...
+    def may_handle(self, connection: ServerConnection) -> bool: ...
+    def handler_started(self) -> None: ...
+    def handler_ended(self) -> None: ...
+    def connection_closed(self, connection: ServerConnection) -> None: ...
+
+
+class Phase(enum.IntEnum):
+    """Where a connection stands."""
+
+    NEW = 0  # no byte of a request yet
+    IDLE = 1  # between requests
+    HEAD = 2  # a head is under way
+    BUSY = 3  # at least one exchange is
+    LEAVING = 4  # no more requests; the last bytes go out, or the socket was given away
+
+
+NEW, IDLE, HEAD, BUSY, LEAVING = Phase
+
+
+@lru_cache(maxsize=64)
+def _keep_alive_lines(seconds: int, more: int) -> bytes:
+    if not seconds and not more:
+        return b"Connection: keep-alive\r\n"
+    hints = [f"timeout={seconds}"] if seconds else []
+    if more:
+        hints.append(f"max={more}")
+    return f"Connection: keep-alive\r\nKeep-Alive: {', '.join(hints)}\r\n".encode("ascii")
+
+
+class ServerConnection:
+    """Serves one client until its end."""
+
+    __slots__ = (
+        "_behind",
+        "_drain_left",
+        "_front",
+        "_parser",
+        "_phase",
+        "_peer_ended",
+        "_rate",
+        "_receiving",
+        "_refusal",
+        "_requests",
+        "_since",
+        "_upgrade",
+        "_waits_for_pool",
+        "_workers",
+        "server",
+        "socket",
+    )
+
+    def __init__(self, server: ConnectionServer, socket: Socket) -> None:
+        self.server = server
+        self.socket = socket
+        self._workers: Workers = socket.workers
+        self._parser = RequestParser(server.parser_limits)
+        self._phase = NEW
+        self._since = socket.last_activity  # when the phase began; of BUSY: when the head of its body's request did
+        self._front: ServerResponse | None = None  # whose turn it is
+        self._behind: list[ServerResponse] | None = None  # whose turn comes, in order
+        self._receiving: IncomingMessage | None = None  # whose body is on its way
+        self._drain_left = -1  # bytes of that body still thrown away; negative: it is delivered
+        self._requests = 0
+        self._refusal: HTTPError | None = None  # why no more requests are read; told after the answers due
+        self._upgrade: IncomingMessage | None = None  # waits for the answers before it
+        self._peer_ended = False
+        self._rate: RateMeter | None = None
+        self._waits_for_pool = False
+        socket.owner = self
+        self._schedule(socket.last_activity)
+
+    def __repr__(self) -> str:
+        return f"<ServerConnection {self._phase.name.lower()} {self.describe()}>"
+
+    def describe(self) -> str:
+        """Who, and what it is at, for a log line."""
+        peer = f"{self.socket.remote_address}:{self.socket.remote_port}" if self.socket.remote_address else "unix"
+        if self._front is None:
+            return peer
+        return f"{peer} {self._front.req.method} {self._front.req.url}"
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._phase in (NEW, IDLE)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the server is closing."""
+        return self.server.closing
+
+    # --- in: called by the socket, in the hub ---
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of requests."""
+        self._parser.receive(data)
+        self._advance()
+
+    def _advance(self) -> None:
+        """In the hub: take events out of the parser while there is room for them."""
+        parser = self._parser
+        socket = self.socket
+        ready: ServerResponse | None = None  # created, its handler not yet entered: a body may be right behind the head
+        while self._phase != LEAVING:
+            if self._front is not None and ready is None and not self._has_room():
+                socket.pause_reading()
+                break
+            try:
+                event = parser.next_event()
+            except RemoteProtocolError as error:
+                if ready is not None:
+                    self._handle(ready)
+                self._refuse(error)
+                break
+            if type(event) is RequestHead:
+                if ready is not None:
+                    self._handle(ready)
+                    ready = None
+                    if self._phase == LEAVING:
+                        break
+                ready = self._open_exchange(event)
+                if event.complete and ready is not None:
+                    if parser.has_unparsed:
+                        socket.corked = True
+                    self._handle(ready)
+                    ready = None
+            elif event is None:
+                if ready is not None:
+                    self._handle(ready)
+                    ready = None
+                    if parser.has_unparsed:
+                        continue
+                break
+            elif type(event) is End:
+                self._body_ended(event)
+                if ready is not None:
+                    self._handle(ready)
+                    ready = None
+            else:
+                self._body_received(event)  # type: ignore[arg-type]
+        if socket.corked:
+            socket.uncork()
+        if self._front is None and self._phase < BUSY and not socket.destroyed:
+            self._settle()
+
+    def _has_room(self) -> bool:
+        behind = self._behind
+        if self._refusal is not None or self._upgrade is not None:
+            return False
+        if behind is not None and len(behind) >= MAX_PIPELINED - 1:
+            return False
+        if self.socket.queued > self.socket.high_water_mark:
+            return False
+        receiving = self._receiving
+        if receiving is not None:
+            inflow = receiving._inflow
+            return inflow is None or self._drain_left >= 0 or inflow.size < inflow.mark
+        return self.server.may_handle(self)
+
+    def _settle(self) -> None:
+        """Nothing is under way: is a head, or is the connection idle?"""
+        now = self.socket.last_activity
+        if self._parser.mid_head:
+            if self._phase != HEAD:
+                if self._phase == NEW:
+                    now = self._since  # the first head is timed from the connect
+                self._phase, self._since = HEAD, now
+                self._schedule(now)
+        elif self._phase == HEAD:
+            self._phase = IDLE
+
+    def _open_exchange(self, head: RequestHead) -> ServerResponse | None:
+        socket = self.socket
+        if self._phase != HEAD:
+            self._since = socket.last_activity
+        self._phase = BUSY
+        self._requests += 1
+        request = IncomingMessage(head, self, socket)
+        if head.upgrade and not self._ignores_upgrade(head):
+            self._upgrade = request
+            if self._front is None:
+                self._hand_over()
+            return None
+        if not head.complete:
+            self._receiving = request
+            self._drain_left = -1
+            request.open_body()
+            self._rate = RateMeter(self.server.min_data_rate, time.monotonic(), socket.bytes_read)
+            self._schedule(socket.last_activity)
+        response = ServerResponse(request, self, socket)
+        if self._front is None:
+            self._front = response
+            response._turn = True
+        else:
+            if self._behind is None:
+                self._behind = []
+            self._behind.append(response)
+        return response
+
+    def _ignores_upgrade(self, head: RequestHead) -> bool:
+        """Whether to answer an upgrade request as if it were none.
+
+        `h2c` is an offer of clients that are content with HTTP/1.1 (curl --http2); nobody here could accept it.
+        """
+        if head.method == "CONNECT":
+            return False
+        if not self.server.ignore_upgrade:
+            offers = [v.strip().lower() for n, v in zip(head.fields[::2], head.fields[1::2], strict=True) if n.lower() == b"upgrade"]
+            if offers != [b"h2c"] or self.server.listener_count("upgrade"):
+                return False
+        self._parser.ignore_upgrade()
+        return True
+
+    def _body_received(self, data: bytes) -> None:
+        request = self._receiving
+        if request is None:
+            return
+        if self._drain_left >= 0:
+            self._drain_left -= len(data)
+            if self._drain_left < 0:
+                self._leave()
+            return
+        assert request._inflow is not None
+        if not request._inflow.push(data):
+            self.socket.pause_reading()
+            if self._rate is not None:
+                self._rate.pause(time.monotonic(), self.socket.bytes_read)
+
+    def _body_ended(self, end: End) -> None:
+        request, self._receiving = self._receiving, None
+        self._rate = None
+        if request is None:
+            return
+        drained = self._drain_left >= 0
+        self._drain_left = -1
+        request.finish(end.fields)
+        if self._front is None:
+            if drained or request._closed:
+                self._to_idle()
+            else:
+                request.close()
+                self._to_idle()
+
+    def eof_received(self) -> None:
+        """The client has ended its side."""
+        self._peer_ended = True
+        if self._phase == LEAVING:
+            return
+        receiving = self._receiving
+        if self._parser.mid_head:
+            self._refuse(RemoteProtocolError("Parse Error: the connection ended in a head", code="HPE_INVALID_EOF_STATE"))
+            return
+        if self._front is None and self._upgrade is None:
+            self._leave()
+        elif not self.server.http_allow_half_open or receiving is not None:
+            self._leave()
+
+    # --- a request's way through the workers ---
+
+    def _handle(self, response: ServerResponse) -> None:
+        """In the hub: enter a worker with the handler."""
+        head = response.req._head
+        event = "request"
+        if head.expects_continue and self.server.listener_count("check_continue"):
+            event = "check_continue"
+        self.server.handler_started()
+        self._workers.enter(self._run_handler, event, response)
+
+    def _run_handler(self, event: str, response: ServerResponse) -> None:
+        """In a worker."""
+        server = self.server
+        try:
+            server.emit(event, response.req, response)
+        except (Exception, gevent.Timeout):
+            log.exception("the %r listener raised on %s %s", event, response.req.method, response.req.url)
+            self._fail_exchange(response)
+        except GreenletExit:
+            self._fail_exchange(response)
+            raise
+        finally:
+            server.handler_ended()
+        if response._listeners is not None and response._stage >= 4:
+            response.tell_finish()
+
+    def _fail_exchange(self, response: ServerResponse) -> None:
+        """User code raised: `500` if nothing was sent yet, else the client sees that the body is cut."""
+        if response.writable_ended or response.destroyed or self.socket.destroyed:
+            return
+        if response.drop_unsent():
+            response.status_code = 500
+            response.status_message = None
+            response.set_header("Content-Type", "text/plain; charset=utf-8")
+            response.set_header("Connection", "close")
+            response.end("Internal Server Error\n")
+        else:
+            self.socket.destroy()
+
+    def listener_failed(self, message: Any) -> None:
+        """In a worker: a `'data'` or `'end'` listener of a request raised."""
+        for response in (self._front, *(self._behind or ())):
+            if response is not None and response.req is message:
+                self._fail_exchange(response)
+
+    def body_wanted(self, message: IncomingMessage) -> None:
+        """A reader waits for the body of `message`."""
+        if message is not self._receiving:
+            return
+        head = message._head
+        front = self._front
+        if head.expects_continue and front is not None and front.req is message and front._stage == 0:
+            head.expects_continue = False
+            self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.socket._reading_on:
+            if self._rate is not None:
+                self._rate.resume(time.monotonic(), self.socket.bytes_read)
+            self.resume_soon()
+
+    def resume_soon(self) -> None:
+        """From any greenlet: there may be room again."""
+        self._workers.hub.loop.run_callback(self._resume)
+
+    def _resume(self) -> None:
+        """In the hub."""
+        if self._phase == LEAVING or self.socket.destroyed:
+            return
+        if not self._peer_ended:
+            self.socket.resume_reading()
+        self._advance()
+
+    # --- out: called by responses ---
+
+    def may_persist(self, response: ServerResponse) -> bool:
+        """Whether the connection may be kept after `response`, as far as we know when its head is written."""
+        head = response.req._head
+        server = self.server
+        if not head.keep_alive or server.closing or self._peer_ended:
+            return False
+        if head.expects_continue:
+            return False  # the client may send its body, or may not: nobody could tell what comes next
+        return not server.max_requests_per_socket or self._number(response) < server.max_requests_per_socket
+
+    def _number(self, response: ServerResponse) -> int:
+        """The place of `response` among all of the connection, from 1."""
+        queue = [self._front, *(self._behind or ())]
+        return self._requests - (len(queue) - 1 - queue.index(response)) if response in queue else self._requests
+
+    def persistence_lines(self) -> bytes:
+        """The `Connection` and `Keep-Alive` lines of a response after which the connection is kept."""
+        return _keep_alive_lines(int(self.server.idle_timeout), self.server.max_requests_per_socket)
+
+    def response_given(self, response: ServerResponse) -> None:
+        """All bytes of the response in front are with the socket: whose turn is it?"""
+        if response is not self._front:
+            return
+        request = response.req
+        if self.socket.destroyed:
+            return
+        if response.is_last:
+            self._front = None
+            request.close()
+            self._leave()
+            return
+        receiving = self._receiving is request
+        if receiving:
+            inflow = request._inflow
+            assert inflow is not None
+            if not inflow.asked:  # nobody reads it: make way for the next request
+                self._drain_left = MAX_DRAIN - inflow.size
+                inflow.chunks.clear()
+                request.close()
+                if self._drain_left < 0:
+                    self._front = None
+                    self._leave()
+                    return
+                self.resume_soon()
+        else:
+            request.close()
+        behind = self._behind
+        if behind:
+            self._front = behind.pop(0)
+            self._front.take_turn()
+            return
+        self._front = None
+        if self._refusal is not None:
+            self._refuse_now()
+        elif self._upgrade is not None:
+            self._workers.hub.loop.run_callback(self._hand_over)
+        elif not receiving:
+            self._to_idle()
+
+    def _to_idle(self) -> None:
+        if self._phase == LEAVING:
+            return
+        if self._peer_ended or self.server.closing:
+            self._leave()
+            return
+        self._phase = IDLE
+        self._since = now = self.socket.last_activity
+        idle_timeout = self.server.idle_timeout
+        if idle_timeout:
+            deadline = now + idle_timeout + KEEP_ALIVE_GRACE
+            if deadline < self.socket.due:
+                self.socket.deadlines.schedule(self.socket, deadline)
+        if not self.socket._reading_on:
+            self.resume_soon()
+
+    def drained(self) -> None:
+        """The socket's queue is empty."""
+        if self._front is not None:
+            self._front.drained()
+        if not self.socket._reading_on and not self.socket.corked:
+            self.resume_soon()
+
+    # --- refusals ---
+
+    def _refuse(self, error: HTTPError) -> None:
+        """No more is read: `error` is told to the client after the answers that are still due."""
+        if self._refusal is not None or self._phase == LEAVING:
+            return
+        self._refusal = error
+        self.socket.pause_reading()
+        request, self._receiving = self._receiving, None
+        if request is not None:
+            request.abort(error)
+            queue = [self._front, *(self._behind or ())]
+            for response in queue:
+                if response is not None and response.req is request:
+                    self._supersede(response)
+                    return
+        if self._front is None:
+            self._refuse_now()
+
+    def _supersede(self, response: ServerResponse) -> None:
+        """The body of a request was bad: the refusal takes the place of its response, if that has not begun."""
+        if response is self._front:
+            begun = response._stage >= 2
+            self._front = None
+            response.lost(aborted_error())
+            if begun:
+                self._leave()
+            else:
+                self._refuse_now()
+        else:
+            assert self._behind is not None
+            self._behind.remove(response)
+            response.lost(aborted_error())
+
+    def _refuse_now(self) -> None:
+        error = self._refusal
+        assert error is not None
+        socket = self.socket
+        if self.server.listener_count("client_error"):
+            self._phase = LEAVING
+            socket.owner = None
+            self._workers.dispatch(self._tell_client_error, error)
+            self._forget()
+            return
+        status = getattr(error, "status_hint", 400)
+        socket.send(f"HTTP/1.1 {status} {STATUS_CODES[status]}\r\nConnection: close\r\n\r\n".encode("ascii"))
+        self._leave()
+
+    def _tell_client_error(self, error: Exception) -> None:
+        """In a worker."""
+        try:
+            self.server.emit("client_error", error, self.socket)
+        except (Exception, gevent.Timeout):
+            log.exception("a 'client_error' listener raised")
+            self.socket.destroy()
+
+    # --- another protocol ---
+
+    def _hand_over(self) -> None:
+        """In the hub: the socket goes to the listener of 'upgrade' or 'connect', or is closed."""
+        request = self._upgrade
+        if request is None or self._phase == LEAVING:
+            return
+        event = "connect" if request.method == "CONNECT" else "upgrade"
+        socket = self.socket
+        rest = self._parser.take_rest()
+        self._phase = LEAVING
+        if not self.server.listener_count(event):
+            request.close()
+            self._forget()
+            socket.close_gently()
+            return
+        socket.owner = None
+        self._forget()
+        if self._peer_ended:
+            socket._reading().finish()
+        else:
+            socket.resume_reading()
+        self._workers.enter(self._run_upgrade, event, request, rest)
+
+    def _run_upgrade(self, event: str, request: IncomingMessage, rest: bytes) -> None:
+        """In a worker."""
+        try:
+            self.server.emit(event, request, self.socket, rest)
+        except (Exception, gevent.Timeout):
+            log.exception("the %r listener raised on %s %s", event, request.method, request.url)
+            self.socket.destroy()
+        except GreenletExit:
+            self.socket.destroy()
+            raise
+
+    # --- the end ---
+
+    def close_if_idle(self) -> None:
+        """Close the connection if no request is under way."""
+        if self._phase in (NEW, IDLE) and not self._parser.has_unparsed:
+            self._leave()
+
+    def _leave(self) -> None:
+        """No more requests: what was given to the socket goes out, then it closes. What is unfinished is aborted."""
+        if self._phase == LEAVING:
+            return
+        self._phase = LEAVING
+        self._abort_exchanges(aborted_error())
+        self._forget()
+        if self._peer_ended:
+            self.socket.owner = None
+            self.socket.end()
+            self.socket.when_sent(lambda _: self.socket.destroy())
+        else:
+            self.socket.close_gently()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is closed."""
+        if self._phase == LEAVING:
+            return
+        self._phase = LEAVING
+        mid_exchange = self._front is not None or self._receiving is not None
+        self._abort_exchanges(error if isinstance(error, ConnectionLostError) else aborted_error())
+        if isinstance(error, OSError) and mid_exchange and self.server.listener_count("client_error"):
+            self._workers.dispatch(self._tell_client_error, error)
+        self._forget()
+
+    def _abort_exchanges(self, error: Exception) -> None:
+        front, behind, receiving = self._front, self._behind, self._receiving
+        self._front = self._behind = self._receiving = None
+        for response in (front, *(behind or ())):
+            if response is not None:
+                response.req.abort(error)
+                response.lost(error)
+        if receiving is not None:
+            receiving.abort(error)
+        if self._upgrade is not None:
+            self._upgrade.abort(error)
+
+    def _forget(self) -> None:
+        """The connection serves no more."""
+        self._parser.close()
+        self.server.connection_closed(self)
+
+    # --- time ---
+
+    def _schedule(self, now: float) -> None:
+        deadline = self.check_deadlines(now, strike=False)
+        if self.socket.timeout:
+            deadline = min(deadline, self.socket.last_activity + self.socket.timeout)
+        if deadline < self.socket.due:
+            self.socket.deadlines.schedule(self.socket, deadline)
+
+    def check_deadlines(self, now: float, *, strike: bool = True) -> float:
+        """In the hub: act on what is over (if `strike`), and tell when to look again."""
+        server = self.server
+        phase = self._phase
+        deadline = NEVER
+        if phase == LEAVING:
+            return NEVER
+        if phase == IDLE:
+            if server.idle_timeout:
+                deadline = self._since + server.idle_timeout + KEEP_ALIVE_GRACE
+                if strike and deadline <= now:
+                    self._leave()
+                    return NEVER
+            return deadline
+        if phase == NEW or phase == HEAD:
+            if server.headers_timeout:
+                deadline = self._since + server.headers_timeout
+                if strike and deadline <= now:
+                    self._refuse(PeerTimeoutError("the head took too long", code="ERR_HTTP_REQUEST_TIMEOUT"))
+                    return NEVER
+            return deadline
+        if self._receiving is not None:
+            if server.request_timeout:
+                deadline = self._since + server.request_timeout
+                if strike and deadline <= now:
+                    self._refuse(PeerTimeoutError("the request took too long", code="ERR_HTTP_REQUEST_TIMEOUT"))
+                    return NEVER
+            if self._rate is not None:
+                deadline = min(deadline, self._rate.next_check(now))
+                if strike and self._rate.too_slow(now, self.socket.bytes_read):
+                    self._refuse(PeerTimeoutError("the body came too slowly", code="ERR_HTTP_REQUEST_TIMEOUT"))
+                    return NEVER
+        return deadline
+
+    def timed_out(self) -> bool:
+        """In the hub, nothing was sent or received for the socket's timeout. Returns whether somebody hears of it."""
+        heard = False
+        request, front = self._receiving, self._front
+        for emitter in (request, front, self.server):
+            if emitter is not None and emitter.listener_count("timeout"):
+                heard = True
+                self._workers.enter(self._tell_timeout, emitter)
+        # an idle connection has a time limit of its own, a little longer than announced
+        return heard or self._phase == IDLE
+
+    def _tell_timeout(self, emitter: Any) -> None:
+        """In a worker."""
+        try:
+            emitter.emit("timeout", self.socket)
+        except (Exception, gevent.Timeout):
+            log.exception("a 'timeout' listener raised")

@@ -1,0 +1,212 @@
+"""`IncomingMessage`: a message that the peer sends; on the server a request.
+
+The fields stay as received until somebody asks for them; a message without a body has no inflow until somebody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
+
+
+from .errors import ConnectionLostError
+from .events import Listener
+from .framing import RequestHead
+from .headers import HeaderList, flat_fields, incoming_headers
+from .sockets import Socket
+from .streams import Inflow, Progress, Readable
+
+__all__ = ["IncomingMessage", "MessageSource"]
+
+_Self = TypeVar("_Self", bound="IncomingMessage")
+_NO_FIELDS: tuple[bytes, ...] = ()
+
+
+class MessageSource(Protocol):
+    """The connection that a message comes from. None of these blocks."""
+
+    def body_wanted(self, message: Any) -> None: ...
+    def listener_failed(self, message: Any) -> None: ...
+    @property
+    def closing(self) -> bool: ...
+
+
+class IncomingMessage(Readable):
+    """A request, read by the server (reference: `http.IncomingMessage`).
+
+    Events:
+        'data' (chunk), 'end' (): the body was delivered; 'aborted' (): the peer went away first, then 'error' (exception);
+        'timeout' (socket); 'close' (): once, when the exchange is over or the connection is gone.
+    """
+
+    __slots__ = ("_closed", "_head", "_headers", "_source", "_trailers", "aborted", "socket")
+
+    EVENTS: ClassVar[frozenset[str]] = Readable.EVENTS | {"aborted", "timeout"}
+
+    def __init__(self, head: RequestHead, source: MessageSource, socket: Socket) -> None:
+        self._listeners = None
+        self._inflow = None
+        self._head = head
+        self._source = source
+        self._headers: dict[str, Any] | None = None
+        self._trailers: Sequence[bytes] = _NO_FIELDS
+        self._closed = False
+        #: Whether the peer went away before the exchange was over.
+        self.aborted = False
+        #: The connection's socket.
+        self.socket = socket
+
+    def __repr__(self) -> str:
+        return f"<IncomingMessage {self.method} {self.url}>"
+
+    # --- the head ---
+
+    @property
+    def method(self) -> str:
+        """`'GET'`, ..."""
+        return self._head.method
+
+    @property
+    def url(self) -> str:
+        """The request target exactly as sent."""
+        return self._head.target.decode("latin-1")
+
+    @property
+    def http_version(self) -> str:
+        """`'1.1'` or `'1.0'`."""
+        return self._head.version
+
+    @property
+    def http_version_major(self) -> int:
+        """The first number of `http_version`."""
+        return int(self._head.version[0])
+
+    @property
+    def http_version_minor(self) -> int:
+        """The second number of `http_version`."""
+        return int(self._head.version[2])
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """Lower-case names to values; repeated lines are joined, `set-cookie` is a list (reference: `message.headers`)."""
+        if self._headers is None:
+            self._headers = incoming_headers(self._head.fields)
+        return self._headers
+
+    @property
+    def raw_headers(self) -> HeaderList:
+        """Name, value, name, value, ... as received."""
+        return flat_fields(self._head.fields)
+
+    @property
+    def trailers(self) -> dict[str, Any]:
+        """The fields after a chunked body, once `'end'` has come; like `headers`."""
+        return incoming_headers(self.raw_trailers_seen())
+
+    @property
+    def raw_trailers(self) -> HeaderList:
+        """The fields after a chunked body, once `'end'` has come; like `raw_headers`."""
+        return flat_fields(self.raw_trailers_seen())
+
+    def raw_trailers_seen(self) -> Sequence[bytes]:
+        """The trailers as bytes, when the reader is at the end of the body."""
+        at_end = self._inflow is not None and self._inflow.progress is Progress.ENDED
+        return self._trailers if at_end else _NO_FIELDS
+
+    # --- state ---
+
+    @property
+    def connection(self) -> Socket:
+        """The same as `socket`."""
+        return self.socket
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the message has come."""
+        if self._inflow is None:
+            return self._head.complete
+        return self._inflow.progress in (Progress.COMPLETE, Progress.ENDED)
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether the connection is gone."""
+        return self.socket.destroyed
+
+    @property
+    def closing(self) -> bool:
+        """Whether the server is closing; long-polls and streams should come to an end."""
+        return self._source.closing
+
+    def set_timeout(self: _Self, seconds: float, callback: Listener | None = None) -> _Self:
+        """`'timeout'` after `seconds` without a byte either way, while the body is incomplete. Returns the message."""
+        if callback is not None:
+            self.on("timeout", callback)
+        self.socket.set_timeout(seconds)
+        return self
+
+    def destroy(self: _Self, error: Exception | None = None) -> _Self:
+        """Destroy the connection. Returns the message."""
+        self.socket.destroy(error)
+        return self
+
+    # --- for the connection ---
+
+    def open_body(self) -> Inflow:
+        """The inflow of a body that is on its way."""
+        self._inflow = Inflow(self, self.socket.workers, self.socket.high_water_mark)
+        return self._inflow
+
+    def finish(self, trailers: Sequence[bytes]) -> None:
+        """In the hub: the body is complete."""
+        self._trailers = trailers
+        assert self._inflow is not None
+        self._inflow.finish()
+
+    def abort(self, error: Exception) -> None:
+        """The rest will not come: 'aborted', 'error' if somebody listens, 'close'."""
+        if self._closed:
+            return
+        self.aborted = True
+        self._closed = True
+        unfinished = not self.complete
+        if unfinished:
+            self._reading().fail(error)
+        if self._listeners is not None:
+            self.socket.workers.dispatch(self._deliver_abort, error if unfinished else None)
+
+    def close(self) -> None:
+        """The exchange is over: 'close', after 'end' if that is still on its way."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._listeners is not None:
+            inflow = self._inflow
+            if inflow is None or not inflow.pumping:  # else `_at_end` follows
+                self.socket.workers.soon(self._deliver, "close")
+
+    def _deliver_abort(self, error: Exception | None) -> None:
+        self._deliver("aborted")
+        if error is not None and self.listener_count("error"):
+            self._deliver("error", error)
+        self._deliver("close")
+
+    def _open_inflow(self) -> Inflow:
+        inflow = Inflow(self, self.socket.workers, self.socket.high_water_mark)
+        if self._head.complete:
+            inflow.progress = Progress.COMPLETE
+        return inflow
+
+    def _wants_bytes(self) -> None:
+        self._source.body_wanted(self)
+
+    def _at_end(self) -> None:
+        if self._closed and self._inflow is not None and self._inflow.pumping:
+            self.socket.workers.soon(self._deliver, "close")
+
+    def _listener_failed(self) -> None:
+        self._source.listener_failed(self)
+
+
+def aborted_error() -> ConnectionLostError:
+    """The error of a message whose peer went away."""
+    return ConnectionLostError("aborted", code="ECONNRESET")

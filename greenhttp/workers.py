@@ -1,0 +1,106 @@
+"""The greenlets that run user code: handlers and listeners never run in the hub.
+
+A worker is a real `gevent.Greenlet` (so `gevent.kill`, `gevent.Timeout` and `gevent.local` work in it) that the hub enters
+directly, without the detour over the loop's queue. When its task blocks or ends, control is back in the hub. It then
+waits for the next task, with a fresh `contextvars` context for each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import gevent
+from gevent.hub import Hub
+
+__all__ = ["Workers", "log", "run_logged"]
+
+log = logging.getLogger("greenhttp")
+
+MAX_SPARE = 128  # idle workers kept by a hub: some 5 KB each, against about 3 µs to make a new one
+
+
+class _Worker(gevent.Greenlet):  # type: ignore[misc]  # gevent's Greenlet is untyped
+    """Runs one task after another."""
+
+    def __init__(self, workers: Workers) -> None:
+        super().__init__()
+        self.workers = workers
+        self.task: Callable[..., object] | None = None
+        self.task_args: tuple[Any, ...] = ()
+
+    def _run(self, *_: Any) -> None:
+        workers = self.workers
+        spare, park = workers.spare, workers.hub.switch
+        try:
+            while True:
+                task, args = self.task, self.task_args
+                self.task, self.task_args = None, ()
+                assert task is not None
+                task(*args)
+                del task, args  # or they would live until the next task
+                if len(spare) >= MAX_SPARE:
+                    return
+                spare.append(self)
+                park()
+        finally:
+            if self in spare:  # killed while it waited
+                spare.remove(self)
+
+
+class Workers:
+    """The workers of one hub. Get them with `Workers.of(hub)`."""
+
+    _by_hub: WeakKeyDictionary[Hub, Workers] = WeakKeyDictionary()
+
+    __slots__ = ("hub", "spare")
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.spare: list[_Worker] = []
+
+    @classmethod
+    def of(cls, hub: Hub) -> Workers:
+        """The workers of `hub`."""
+        workers = cls._by_hub.get(hub)
+        if workers is None:
+            workers = cls._by_hub[hub] = cls(hub)
+        return workers
+
+    def enter(self, task: Callable[..., object], *args: Any) -> None:
+        """In the hub: run `task(*args)` in a worker, now, until it blocks or ends.
+
+        What it raises ends the worker and is reported by gevent, so `task` sees to its own exceptions.
+        """
+        worker = self.spare.pop() if self.spare else _Worker(self)
+        worker.task = task
+        worker.task_args = args
+        worker.gr_context = Context()
+        worker.switch()
+
+    def soon(self, task: Callable[..., object], *args: Any) -> None:
+        """Anywhere: run `task(*args)` in a worker, after the greenlet that runs now has blocked or ended."""
+        self.hub.loop.run_callback(self.enter, task, *args)
+
+    def dispatch(self, task: Callable[..., object], *args: Any) -> None:
+        """Anywhere: `enter` in the hub, `soon` elsewhere."""
+        if gevent.getcurrent() is self.hub:
+            self.enter(task, *args)
+        else:
+            self.soon(task, *args)
+
+
+def run_logged(what: str, task: Callable[..., object], *args: Any) -> bool:
+    """In a worker: run user code for an event that the network caused; what it raises is logged, and ends nothing else.
+
+    `gevent.Timeout` counts as a failure of the listener; `GreenletExit` (a kill) passes through. Returns whether all went well.
+    """
+    try:
+        task(*args)
+    except (Exception, gevent.Timeout):
+        log.exception("%s raised", what)
+        return False
+    return True
