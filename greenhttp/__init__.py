@@ -15,7 +15,7 @@ from .events import EventEmitter
 from .headers import validate_header_name, validate_header_value
 from .incoming import IncomingMessage
 from .outgoing import OutgoingMessage
-from .parser import MAX_HEADER_SIZE as max_header_size
+from .parser import MAX_HEADER_SIZE as max_header_size  # noqa: N811  # Node's name
 from .response import ServerResponse
 from .server import Server, create_server
 from .sockets import Socket

@@ -1,7 +1,9 @@
 """One connection of a server: the owner of its socket, its parser and its queue of exchanges.
 
-Requests may be answered in any order; their answers leave in the order of the requests. The response in front has its turn
-on the socket, those behind it hold their bytes. Everything here runs in the hub or in the greenlet whose call caused it, never
+Requests may be answered in any order; their answers leave in the order of the requests. The response in front has
+its turn
+on the socket, those behind it hold their bytes. Everything here runs in the hub or in the greenlet whose call
+caused it, never
 blocks, and enters workers for all user code.
 """
 
@@ -86,8 +88,8 @@ class ServerConnection:
         "_drain_left",
         "_front",
         "_parser",
-        "_phase",
         "_peer_ended",
+        "_phase",
         "_rate",
         "_receiving",
         "_refusal",
@@ -151,7 +153,7 @@ class ServerConnection:
         """In the hub: take events out of the parser while there is room for them."""
         parser = self._parser
         socket = self.socket
-        ready: ServerResponse | None = None  # created, its handler not yet entered: a body may be right behind the head
+        ready: ServerResponse | None = None  # its handler is not yet entered: a body may follow
         while self._phase != LEAVING:
             if self._front is not None and ready is None and not self._has_room():
                 socket.pause_reading()
@@ -256,7 +258,11 @@ class ServerConnection:
         if head.method == "CONNECT":
             return False
         if not self.server.ignore_upgrade:
-            offers = [v.strip().lower() for n, v in zip(head.fields[::2], head.fields[1::2], strict=True) if n.lower() == b"upgrade"]
+            offers = [
+                v.strip().lower()
+                for n, v in zip(head.fields[::2], head.fields[1::2], strict=True)
+                if n.lower() == b"upgrade"
+            ]
             if offers != [b"h2c"] or self.server.listener_count("upgrade"):
                 return False
         self._parser.ignore_upgrade()
@@ -297,13 +303,16 @@ class ServerConnection:
         self._peer_ended = True
         if self._phase == LEAVING:
             return
-        receiving = self._receiving
         if self._parser.mid_head:
-            self._refuse(RemoteProtocolError("Parse Error: the connection ended in a head", code="HPE_INVALID_EOF_STATE"))
+            self._refuse(
+                RemoteProtocolError("Parse Error: the connection ended in a head", code="HPE_INVALID_EOF_STATE")
+            )
             return
-        if self._front is None and self._upgrade is None:
-            self._leave()
-        elif not self.server.http_allow_half_open or receiving is not None:
+        if (
+            (self._front is None and self._upgrade is None)
+            or not self.server.http_allow_half_open
+            or receiving is not None
+        ):
             self._leave()
 
     # --- a request's way through the workers ---
@@ -625,7 +634,7 @@ class ServerConnection:
                     self._leave()
                     return NEVER
             return deadline
-        if phase == NEW or phase == HEAD:
+        if phase in (NEW, HEAD):
             if server.headers_timeout:
                 deadline = self._since + server.headers_timeout
                 if strike and deadline <= now:

@@ -1,6 +1,7 @@
 """Coarse deadlines for many connections, with one timer for all of them.
 
-A connection that keeps being active costs nothing here: it stays where its first deadline put it, and when that strikes
+A connection that keeps being active costs nothing here: it stays where its first deadline put it, and when that
+strikes
 it is asked for the next one. Far deadlines are grouped by the second, near ones by the hundredth of a second.
 """
 
@@ -25,7 +26,8 @@ class Expiring(Protocol):
     due: float
 
     def check_deadlines(self, now: float) -> float:
-        """In the hub, never blocks: act on what is over, and tell the next deadline (`time.monotonic()`), or `NEVER`."""
+        """In the hub, never blocks: act on what is over, and tell the next deadline (`time.monotonic()`), or
+        `NEVER`."""
         ...
 
 

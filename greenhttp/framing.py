@@ -93,7 +93,9 @@ def judge_request(head: RequestHead, *, require_host: bool) -> None:
         if name == b"host":
             hosts += 1
             if hosts > 1 or not _valid_host(value):
-                raise RemoteProtocolError("Parse Error: more than one Host, or not a valid one", code="HPE_INVALID_HOST")
+                raise RemoteProtocolError(
+                    "Parse Error: more than one Host, or not a valid one", code="HPE_INVALID_HOST"
+                )
         elif name == b"content-length":
             if head.content_length is not None:
                 raise RemoteProtocolError(

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Union
+from typing import Any
 
 from .errors import InvalidHeaderError
 
 __all__ = [
     "HeaderList",
-    "HeaderValue",
     "Headers",
     "OutgoingHeaders",
     "field_line",
@@ -26,9 +25,8 @@ __all__ = [
     "validate_header_value",
 ]
 
-HeaderValue = Union[str, int, float, Sequence[Any]]
 HeaderList = list[str]
-Headers = Union[Mapping[str, Any], Iterable[tuple[str, Any]], Sequence[Any]]
+Headers = Mapping[str, Any] | Iterable[tuple[str, Any]] | Sequence[Any]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # token, RFC 9110 section 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # field-value, RFC 9110 section 5.5
@@ -205,7 +203,8 @@ def flat_fields(fields: Sequence[bytes]) -> HeaderList:
 def incoming_headers(fields: Sequence[bytes]) -> dict[str, Any]:
     """Received fields as the mapping that users see (reference: `message.headers`).
 
-    Keys are lower-case. Lines of one name are joined with `', '`, those of `cookie` with `'; '`; `set-cookie` is always
+    Keys are lower-case. Lines of one name are joined with `', '`, those of `cookie` with `'; '`; `set-cookie` is
+    always
     a list; for names that can only have one value the first counts.
     """
     headers: dict[str, Any] = {}

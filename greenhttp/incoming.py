@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
-
 from .errors import ConnectionLostError
 from .events import Listener
 from .framing import RequestHead
@@ -35,7 +34,8 @@ class IncomingMessage(Readable):
     """A request, read by the server (reference: `http.IncomingMessage`).
 
     Events:
-        'data' (chunk), 'end' (): the body was delivered; 'aborted' (): the peer went away first, then 'error' (exception);
+        'data' (chunk), 'end' (): the body was delivered; 'aborted' (): the peer went away first, then 'error'
+        (exception);
         'timeout' (socket); 'close' (): once, when the exchange is over or the connection is gone.
     """
 
@@ -88,7 +88,8 @@ class IncomingMessage(Readable):
 
     @property
     def headers(self) -> dict[str, Any]:
-        """Lower-case names to values; repeated lines are joined, `set-cookie` is a list (reference: `message.headers`)."""
+        """Lower-case names to values; repeated lines are joined, `set-cookie` is a list (reference:
+        `message.headers`)."""
         if self._headers is None:
             self._headers = incoming_headers(self._head.fields)
         return self._headers
@@ -138,7 +139,8 @@ class IncomingMessage(Readable):
         return self._source.closing
 
     def set_timeout(self: _Self, seconds: float, callback: Listener | None = None) -> _Self:
-        """`'timeout'` after `seconds` without a byte either way, while the body is incomplete. Returns the message."""
+        """`'timeout'` after `seconds` without a byte either way, while the body is incomplete. Returns the
+        message."""
         if callback is not None:
             self.on("timeout", callback)
         self.socket.set_timeout(seconds)

@@ -60,7 +60,8 @@ class OutgoingMessage(EventEmitter):
     """A message under way to the peer.
 
     Events:
-        'drain' (): after a `write()` that returned False, all is with the operating system; 'finish' (): the operating system has
+        'drain' (): after a `write()` that returned False, all is with the operating system; 'finish' (): the
+        operating system has
         the whole message; 'close' (): the connection went away before that; 'error' (exception).
     """
 
@@ -122,7 +123,8 @@ class OutgoingMessage(EventEmitter):
         return self.headers.get(name)
 
     def remove_header(self, name: str) -> None:
-        """Forget a header; one that would be added automatically is not added then (reference: `response.removeHeader`).
+        """Forget a header; one that would be added automatically is not added then (reference:
+        `response.removeHeader`).
 
         Raises:
             RuntimeError: the head is fixed (`ERR_HTTP_HEADERS_SENT`).
@@ -142,7 +144,8 @@ class OutgoingMessage(EventEmitter):
         return self._stage != OPEN
 
     def add_trailers(self, headers: Headers) -> None:
-        """Fields to send after a chunked body; with any other framing they are dropped (reference: `response.addTrailers`).
+        """Fields to send after a chunked body; with any other framing they are dropped (reference:
+        `response.addTrailers`).
 
         Raises:
             TypeError, ValueError: a field is invalid; nothing has changed.
@@ -175,6 +178,11 @@ class OutgoingMessage(EventEmitter):
         return self._stage == FINISHED
 
     @property
+    def body_size(self) -> int:
+        """Bytes of body so far, without their framing."""
+        return self._written
+
+    @property
     def destroyed(self) -> bool:
         """Whether the connection went away before the message was complete; writing is to no effect then."""
         return self._stage == CLOSED
@@ -188,7 +196,8 @@ class OutgoingMessage(EventEmitter):
     def write(self, data: Data, encoding: str | None = None, callback: Callable[..., object] | None = None) -> bool:
         """Send a piece of the body (reference: `response.write`).
 
-        Blocks the calling greenlet while more than the high-water mark waits to be sent, so that a loop of writes runs in
+        Blocks the calling greenlet while more than the high-water mark waits to be sent, so that a loop of writes
+        runs in
         constant memory. After the connection has gone nothing is sent and nothing raised: see `destroyed`.
 
         Args:
@@ -446,5 +455,7 @@ def content_length(value: object) -> int:
     """
     text = str(value)
     if not (text.isascii() and text.isdigit()):
-        raise InvalidHeaderError(f"Content-Length must be a number of bytes, not {value!r}", code="ERR_INVALID_ARG_VALUE")
+        raise InvalidHeaderError(
+            f"Content-Length must be a number of bytes, not {value!r}", code="ERR_INVALID_ARG_VALUE"
+        )
     return int(text)

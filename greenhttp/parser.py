@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Union
 
 import httptools
 
@@ -62,7 +61,7 @@ class End:
         return f"<End {len(self.fields) // 2} trailers>"
 
 
-RequestEvent = Union[RequestHead, bytes, End]
+RequestEvent = RequestHead | bytes | End
 
 
 class ParserLimits:
@@ -315,7 +314,9 @@ class RequestParser:
     def _translated(self, error: httptools.HttpParserError) -> RemoteProtocolError:
         reason = str(error)
         status = 505 if "version" in reason and _HTTP_VERSION.search(self._request_line()) else 400
-        return RemoteProtocolError(f"Parse Error: {reason}", code=_CODES.get(type(error), _code(reason)), status_hint=status)
+        return RemoteProtocolError(
+            f"Parse Error: {reason}", code=_CODES.get(type(error), _code(reason)), status_hint=status
+        )
 
     def _oversized_head(self) -> RemoteProtocolError:
         line_is_whole = b"\r\n" in self._data[self._begin : self._begin + self._max_header_size].lstrip(b"\r\n")

@@ -110,7 +110,8 @@ class ServerResponse(OutgoingMessage):
         self._message = message
 
     def write_head(self: _Self, status: int, *message_and_headers: Any, headers: Headers | None = None) -> _Self:
-        """Fix the status and the headers; they leave with the first bytes of the body (reference: `response.writeHead`).
+        """Fix the status and the headers; they leave with the first bytes of the body (reference:
+        `response.writeHead`).
 
         Args:
             status: 100 to 999.
@@ -171,7 +172,12 @@ class ServerResponse(OutgoingMessage):
                 framing = NONE
             elif "transfer-encoding" in headers:
                 framing = CHUNKED if "chunked" in str(headers.get("transfer-encoding")).lower() else UNTIL_CLOSE
-            elif length is not None and not self._trailers and "trailer" not in headers and "content-length" not in removed:
+            elif (
+                length is not None
+                and not self._trailers
+                and "trailer" not in headers
+                and "content-length" not in removed
+            ):
                 framing, announced = LENGTH, length
                 if length or request.method != "HEAD":  # nothing was said about the length of the real answer
                     framing_line = b"Content-Length: %d\r\n" % length
@@ -242,7 +248,8 @@ class ServerResponse(OutgoingMessage):
     # --- the rest ---
 
     def set_timeout(self: _Self, seconds: float, callback: Callable[..., object] | None = None) -> _Self:
-        """`'timeout'` after `seconds` without a byte either way (reference: `response.setTimeout`). Returns the response."""
+        """`'timeout'` after `seconds` without a byte either way (reference: `response.setTimeout`). Returns the
+        response."""
         if callback is not None:
             self.on("timeout", callback)
         self.socket.set_timeout(seconds)

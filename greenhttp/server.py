@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import socket as stdlib_socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, Union
+from typing import Any, ClassVar, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -32,26 +33,27 @@ HEADERS_TIMEOUT = 60.0  # seconds. Precedents: Node 60, nginx 60
 MIN_DATA_RATE = 240.0  # bytes a second. Precedent: Kestrel
 
 _Self = TypeVar("_Self", bound="Server")
-Where = Union[int, str, dict[str, int], Any]
+Where = Any  # a port, a path, {"fd": n}, a socket or a server
 
 
-class _Acceptor(StreamServer):  # type: ignore[misc]  # gevent's servers are untyped
+class _Acceptor(StreamServer):
     """gevent's accept loop, with its back-off when descriptors run out; hands plain sockets over, in the hub."""
 
     def __init__(self, server: Server, listener: Any) -> None:
         self.server = server
-        super().__init__(listener, handle=server._accepted, spawn=None)
+        handle: Any = server._accepted
+        super().__init__(listener, handle=handle, spawn=None)
 
     def do_read(self) -> Any:
         try:
-            descriptor, _ = self.socket._accept()
+            descriptor, _ = self.socket._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
             return None
         listener = self.socket
         return (self.server._plain_socket(listener.family, listener.type, listener.proto, fileno=descriptor),)
 
-    def do_handle(self, sock: Any) -> None:
-        self.server._accepted(sock)
+    def do_handle(self, *args: Any) -> None:
+        self.server._accepted(*args)
 
     def full(self) -> bool:
         return self.server._is_full()
@@ -78,8 +80,10 @@ class Server(EventEmitter):
         http_allow_half_open: still answer a client that has ended its side.
 
     Events:
-        'request' (request, response), 'check_continue' (request, response), 'connect' and 'upgrade' (request, socket, head),
-        'connection' (socket), 'client_error' (exception, socket), 'timeout' (socket), 'listening' (), 'closing' (): `close()` was
+        'request' (request, response), 'check_continue' (request, response), 'connect' and 'upgrade' (request,
+        socket, head),
+        'connection' (socket), 'client_error' (exception, socket), 'timeout' (socket), 'listening' (), 'closing'
+        (): `close()` was
         called, 'close' (): the last connection is gone.
     """
 
@@ -251,8 +255,8 @@ class Server(EventEmitter):
         self._hub: Hub = gevent.get_hub()
         self._workers = Workers.of(self._hub)
         self._deadlines = Deadlines(self._hub)
-        # what `accept` makes: without the wrapper that `socket.socket` is, half the memory
-        self._plain_socket = stdlib_socket.SocketType
+        # what `accept` makes: smaller than `socket.socket`, and never monkey-patched
+        self._plain_socket = _socket.socket
         self._listener = listener
         self.closing = False
         self._closed.clear()
@@ -382,7 +386,9 @@ def create_server(handler: Callable[..., object] | None = None, **options: Any) 
     return Server(handler, **options)
 
 
-def _bind(where: Where, host: str | None, backlog: int, *, reuse_port: bool, mode: int | None) -> tuple[Any, str | None]:
+def _bind(
+    where: Where, host: str | None, backlog: int, *, reuse_port: bool, mode: int | None
+) -> tuple[Any, str | None]:
     """A listening socket, and the path that is to be removed with it."""
     if isinstance(where, Server):
         if where._acceptor is None:

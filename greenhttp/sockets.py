@@ -1,6 +1,7 @@
 """The transport: one non-blocking socket, driven by the hub, without a greenlet of its own.
 
-An `Owner` (an HTTP connection) gets the bytes as they come. Without one, after an upgrade, the socket is a duplex stream
+An `Owner` (an HTTP connection) gets the bytes as they come. Without one, after an upgrade, the socket is a duplex
+stream
 for users. What the kernel does not take at once waits in a queue; a write watcher exists only while there is one.
 """
 
@@ -69,7 +70,8 @@ class Socket(Readable):
         high_water_mark: bytes, of either direction.
 
     Events:
-        those of `Readable`, 'timeout' (), 'drain' (), 'finish' (): our end is out, 'connect' (), 'free' (), 'agent_remove' ().
+        those of `Readable`, 'timeout' (), 'drain' (), 'finish' (): our end is out, 'connect' (), 'free' (),
+        'agent_remove' ().
     """
 
     __slots__ = (
@@ -204,7 +206,8 @@ class Socket(Readable):
         return self
 
     def set_no_delay(self: _Self, no_delay: bool = True) -> _Self:
-        """Send small packets at once (TCP_NODELAY, the default here); nothing on a Unix socket. Returns the socket."""
+        """Send small packets at once (TCP_NODELAY, the default here); nothing on a Unix socket. Returns the
+        socket."""
         if self._sock.family != stdlib_socket.AF_UNIX:
             self._sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, no_delay)
         return self
@@ -434,9 +437,11 @@ class Socket(Readable):
                 self._send_end()
 
     def close_gently(self) -> None:
-        """Send what is queued, then our end; throw away what the peer still sends until it closes too, and not for long.
+        """Send what is queued, then our end; throw away what the peer still sends until it closes too, and not for
+        long.
 
-        Closing at once would make the kernel answer unread bytes with a reset, which can cost the peer our last answer
+        Closing at once would make the kernel answer unread bytes with a reset, which can cost the peer our last
+        answer
         (RFC 9112 section 9.6).
         """
         if self._state is _CLOSED:
@@ -547,14 +552,14 @@ class Socket(Readable):
             self.destroy()
 
 
-class _DetachedSocket(gevent.socket.socket):  # type: ignore[misc]  # gevent's socket is untyped
+class _DetachedSocket(gevent.socket.socket):
     """A gevent socket that returns some bytes before those of the kernel."""
 
     unread = b""
 
     def recv(self, size: int, *flags: int) -> bytes:
         if not self.unread:
-            return super().recv(size, *flags)  # type: ignore[no-any-return]
+            return super().recv(size, *flags)
         data = self.unread[:size]
         if not (flags and flags[0] & stdlib_socket.MSG_PEEK):
             self.unread = self.unread[size:]
@@ -562,7 +567,7 @@ class _DetachedSocket(gevent.socket.socket):  # type: ignore[misc]  # gevent's s
 
     def recv_into(self, buffer: Any, size: int = 0, *flags: int) -> int:
         if not self.unread:
-            return super().recv_into(buffer, size, *flags)  # type: ignore[no-any-return]
+            return super().recv_into(buffer, size, *flags)
         with memoryview(buffer).cast("B") as view:
             data = self.recv(size or len(view), *flags)
             view[: len(data)] = data

@@ -1,7 +1,8 @@
 """Flow control for bytes that come in, and what both directions share.
 
 A `Readable` can be used in two styles, and both see the same bytes, the same end and the same errors: blocking and
-file-like (`read()`, iteration), or with events (`'data'`, `'end'`, `pipe()`). What has come and was not yet taken waits in
+file-like (`read()`, iteration), or with events (`'data'`, `'end'`, `pipe()`). What has come and was not yet taken
+waits in
 an `Inflow`; when that is over its high-water mark, the source is not read any further.
 """
 
@@ -12,7 +13,7 @@ import enum
 import errno
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar, Union
+from typing import Any, ClassVar, TypeVar
 
 import gevent
 from gevent.hub import Waiter
@@ -25,7 +26,7 @@ __all__ = ["HIGH_WATER_MARK", "Data", "Inflow", "Readable", "encode", "errno_cod
 
 HIGH_WATER_MARK = 64 * 1024  # bytes held for one direction of one message. Precedents: asyncio 64 KiB, Node 16 to 64
 
-Data = Union[bytes, bytearray, memoryview, str]
+Data = bytes | bytearray | memoryview | str
 _Self = TypeVar("_Self", bound="Readable")
 
 
@@ -73,7 +74,20 @@ class Inflow:
         high_water_mark: in bytes.
     """
 
-    __slots__ = ("asked", "chunks", "decoder", "error", "flow", "mark", "owner", "progress", "pumping", "size", "waiter", "workers")
+    __slots__ = (
+        "asked",
+        "chunks",
+        "decoder",
+        "error",
+        "flow",
+        "mark",
+        "owner",
+        "progress",
+        "pumping",
+        "size",
+        "waiter",
+        "workers",
+    )
 
     def __init__(self, owner: Readable, workers: Workers, high_water_mark: int) -> None:
         self.owner = owner
@@ -192,7 +206,8 @@ class Inflow:
         return self.progress is Progress.ENDED
 
     def _pump(self) -> None:
-        """In a worker: 'data' for what there is, then 'end' if that is next. A blocked listener holds it, and so the source."""
+        """In a worker: 'data' for what there is, then 'end' if that is next. A blocked listener holds it, and so
+        the source."""
         owner = self.owner
         try:
             while self.flow is Flow.FLOWING and self.progress is not Progress.LOST:
@@ -348,7 +363,8 @@ class Readable(EventEmitter):
         return self
 
     def pause(self: _Self) -> _Self:
-        """No `'data'` from now on; what comes is kept, and the source held when that is too much. Returns the stream."""
+        """No `'data'` from now on; what comes is kept, and the source held when that is too much. Returns the
+        stream."""
         self._reading().set_flow(Flow.PAUSED)
         return self
 
@@ -402,4 +418,3 @@ def errno_code(error: BaseException) -> str | None:
     if isinstance(error, HTTPError):
         return error.code
     return errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
-

@@ -1,6 +1,7 @@
 """The greenlets that run user code: handlers and listeners never run in the hub.
 
-A worker is a real `gevent.Greenlet` (so `gevent.kill`, `gevent.Timeout` and `gevent.local` work in it) that the hub enters
+A worker is a real `gevent.Greenlet` (so `gevent.kill`, `gevent.Timeout` and `gevent.local` work in it) that the
+hub enters
 directly, without the detour over the loop's queue. When its task blocks or ends, control is back in the hub. It then
 waits for the next task, with a fresh `contextvars` context for each.
 """
@@ -10,20 +11,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import gevent
 from gevent.hub import Hub
 
-__all__ = ["Workers", "log", "run_logged"]
+__all__ = ["Workers", "log"]
 
 log = logging.getLogger("greenhttp")
 
 MAX_SPARE = 128  # idle workers kept by a hub: some 5 KB each, against about 3 µs to make a new one
 
 
-class _Worker(gevent.Greenlet):  # type: ignore[misc]  # gevent's Greenlet is untyped
+class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the checker only
     """Runs one task after another."""
 
     def __init__(self, workers: Workers) -> None:
@@ -54,7 +55,7 @@ class _Worker(gevent.Greenlet):  # type: ignore[misc]  # gevent's Greenlet is un
 class Workers:
     """The workers of one hub. Get them with `Workers.of(hub)`."""
 
-    _by_hub: WeakKeyDictionary[Hub, Workers] = WeakKeyDictionary()
+    _by_hub: ClassVar[WeakKeyDictionary[Hub, Workers]] = WeakKeyDictionary()
 
     __slots__ = ("hub", "spare")
 
@@ -91,16 +92,3 @@ class Workers:
             self.enter(task, *args)
         else:
             self.soon(task, *args)
-
-
-def run_logged(what: str, task: Callable[..., object], *args: Any) -> bool:
-    """In a worker: run user code for an event that the network caused; what it raises is logged, and ends nothing else.
-
-    `gevent.Timeout` counts as a failure of the listener; `GreenletExit` (a kill) passes through. Returns whether all went well.
-    """
-    try:
-        task(*args)
-    except (Exception, gevent.Timeout):
-        log.exception("%s raised", what)
-        return False
-    return True
