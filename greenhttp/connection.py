@@ -308,11 +308,8 @@ class ServerConnection:
                 RemoteProtocolError("Parse Error: the connection ended in a head", code="HPE_INVALID_EOF_STATE")
             )
             return
-        if (
-            (self._front is None and self._upgrade is None)
-            or not self.server.http_allow_half_open
-            or receiving is not None
-        ):
+        nothing_due = self._front is None and self._upgrade is None
+        if nothing_due or not self.server.http_allow_half_open or self._receiving is not None:
             self._leave()
 
     # --- a request's way through the workers ---
