@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import gevent
+from gevent.pool import Pool
 from greenlet import GreenletExit
 
 from .deadlines import NEVER
@@ -45,6 +46,7 @@ class ConnectionServer(Protocol):
     max_requests_per_socket: int
     min_data_rate: float
     parser_limits: ParserLimits
+    pool: Pool | None
     request_timeout: float
 
     @property
@@ -52,8 +54,7 @@ class ConnectionServer(Protocol):
     def emit(self, event: str, *args: Any) -> bool: ...
     def listener_count(self, event: str) -> int: ...
     def may_handle(self, connection: ServerConnection) -> bool: ...
-    def handler_started(self) -> None: ...
-    def handler_ended(self) -> None: ...
+    def pool_has_room(self) -> None: ...
     def connection_closed(self, connection: ServerConnection) -> None: ...
 
 
@@ -87,8 +88,10 @@ class ServerConnection:
         "_behind",
         "_drain_left",
         "_front",
+        "_idle_timeout",
         "_parser",
         "_peer_ended",
+        "_persistence",
         "_phase",
         "_rate",
         "_receiving",
@@ -96,7 +99,6 @@ class ServerConnection:
         "_requests",
         "_since",
         "_upgrade",
-        "_waits_for_pool",
         "_workers",
         "server",
         "socket",
@@ -118,7 +120,8 @@ class ServerConnection:
         self._upgrade: IncomingMessage | None = None  # waits for the answers before it
         self._peer_ended = False
         self._rate: RateMeter | None = None
-        self._waits_for_pool = False
+        self._idle_timeout = server.idle_timeout
+        self._persistence = _keep_alive_lines(int(self._idle_timeout), server.max_requests_per_socket)
         socket.owner = self
         self._schedule(socket.last_activity)
 
@@ -154,7 +157,7 @@ class ServerConnection:
         parser = self._parser
         socket = self.socket
         ready: ServerResponse | None = None  # its handler is not yet entered: a body may follow
-        while self._phase != LEAVING:
+        while self._phase is not LEAVING:
             if self._front is not None and ready is None and not self._has_room():
                 socket.pause_reading()
                 break
@@ -169,20 +172,21 @@ class ServerConnection:
                 if ready is not None:
                     self._handle(ready)
                     ready = None
-                    if self._phase == LEAVING:
+                    if self._phase is LEAVING:
                         break
                 ready = self._open_exchange(event)
                 if event.complete and ready is not None:
-                    if parser.has_unparsed:
-                        socket.corked = True
+                    more = parser.buffered != b""
+                    if more:
+                        socket.corked = True  # the answers to pipelined requests leave together
                     self._handle(ready)
                     ready = None
+                    if not more:
+                        break
             elif event is None:
                 if ready is not None:
                     self._handle(ready)
                     ready = None
-                    if parser.has_unparsed:
-                        continue
                 break
             elif type(event) is End:
                 self._body_ended(event)
@@ -193,7 +197,7 @@ class ServerConnection:
                 self._body_received(event)  # type: ignore[arg-type]
         if socket.corked:
             socket.uncork()
-        if self._front is None and self._phase < BUSY and not socket.destroyed:
+        if self._front is None and (parser.buffered or self._phase is HEAD):
             self._settle()
 
     def _has_room(self) -> bool:
@@ -211,20 +215,22 @@ class ServerConnection:
         return self.server.may_handle(self)
 
     def _settle(self) -> None:
-        """Nothing is under way: is a head, or is the connection idle?"""
+        """No exchange is under way: is a head, or is the connection idle?"""
+        if self._phase not in (NEW, IDLE, HEAD):
+            return
         now = self.socket.last_activity
         if self._parser.mid_head:
-            if self._phase != HEAD:
-                if self._phase == NEW:
+            if self._phase is not HEAD:
+                if self._phase is NEW:
                     now = self._since  # the first head is timed from the connect
                 self._phase, self._since = HEAD, now
                 self._schedule(now)
-        elif self._phase == HEAD:
+        elif self._phase is HEAD:
             self._phase = IDLE
 
     def _open_exchange(self, head: RequestHead) -> ServerResponse | None:
         socket = self.socket
-        if self._phase != HEAD:
+        if self._phase is not HEAD:
             self._since = socket.last_activity
         self._phase = BUSY
         self._requests += 1
@@ -301,7 +307,7 @@ class ServerConnection:
     def eof_received(self) -> None:
         """The client has ended its side."""
         self._peer_ended = True
-        if self._phase == LEAVING:
+        if self._phase is LEAVING:
             return
         if self._parser.mid_head:
             self._refuse(
@@ -320,12 +326,15 @@ class ServerConnection:
         event = "request"
         if head.expects_continue and self.server.listener_count("check_continue"):
             event = "check_continue"
-        self.server.handler_started()
         self._workers.enter(self._run_handler, event, response)
 
     def _run_handler(self, event: str, response: ServerResponse) -> None:
         """In a worker."""
         server = self.server
+        pool = server.pool
+        if pool is not None:
+            worker: Any = gevent.getcurrent()
+            pool.add(worker)  # there is room: `may_handle` said so, in this turn
         try:
             server.emit(event, response.req, response)
         except (Exception, gevent.Timeout):
@@ -335,7 +344,9 @@ class ServerConnection:
             self._fail_exchange(response)
             raise
         finally:
-            server.handler_ended()
+            if pool is not None:
+                pool.discard(worker)
+                server.pool_has_room()
         if response._listeners is not None and response._stage >= 4:
             response.tell_finish()
 
@@ -378,7 +389,7 @@ class ServerConnection:
 
     def _resume(self) -> None:
         """In the hub."""
-        if self._phase == LEAVING or self.socket.destroyed:
+        if self._phase is LEAVING or self.socket.destroyed:
             return
         if not self._peer_ended:
             self.socket.resume_reading()
@@ -403,7 +414,7 @@ class ServerConnection:
 
     def persistence_lines(self) -> bytes:
         """The `Connection` and `Keep-Alive` lines of a response after which the connection is kept."""
-        return _keep_alive_lines(int(self.server.idle_timeout), self.server.max_requests_per_socket)
+        return self._persistence
 
     def response_given(self, response: ServerResponse) -> None:
         """All bytes of the response in front are with the socket: whose turn is it?"""
@@ -446,14 +457,14 @@ class ServerConnection:
             self._to_idle()
 
     def _to_idle(self) -> None:
-        if self._phase == LEAVING:
+        if self._phase is LEAVING:
             return
         if self._peer_ended or self.server.closing:
             self._leave()
             return
         self._phase = IDLE
         self._since = now = self.socket.last_activity
-        idle_timeout = self.server.idle_timeout
+        idle_timeout = self._idle_timeout
         if idle_timeout:
             deadline = now + idle_timeout + KEEP_ALIVE_GRACE
             if deadline < self.socket.due:
@@ -563,12 +574,12 @@ class ServerConnection:
 
     def close_if_idle(self) -> None:
         """Close the connection if no request is under way."""
-        if self._phase in (NEW, IDLE) and not self._parser.has_unparsed:
+        if self._phase in (NEW, IDLE) and not self._parser.buffered:
             self._leave()
 
     def _leave(self) -> None:
         """No more requests: what was given to the socket goes out, then it closes. What is unfinished is aborted."""
-        if self._phase == LEAVING:
+        if self._phase is LEAVING:
             return
         self._phase = LEAVING
         self._abort_exchanges(aborted_error())
@@ -582,7 +593,7 @@ class ServerConnection:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is closed."""
-        if self._phase == LEAVING:
+        if self._phase is LEAVING:
             return
         self._phase = LEAVING
         mid_exchange = self._front is not None or self._receiving is not None
@@ -625,8 +636,8 @@ class ServerConnection:
         if phase == LEAVING:
             return NEVER
         if phase == IDLE:
-            if server.idle_timeout:
-                deadline = self._since + server.idle_timeout + KEEP_ALIVE_GRACE
+            if self._idle_timeout:
+                deadline = self._since + self._idle_timeout + KEEP_ALIVE_GRACE
                 if strike and deadline <= now:
                     self._leave()
                     return NEVER

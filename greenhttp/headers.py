@@ -32,6 +32,8 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # token, RFC 9110 section 
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # field-value, RFC 9110 section 5.5
 _BLANKS = b" \t"  # OWS, RFC 9110 section 5.6.3
 
+_CACHED_VALUE = 256  # characters; longer values are rarely the same twice
+
 # Of these, the first line counts; a list of them would mean nothing.
 _SINGLE = frozenset(
     """age authorization content-length content-type etag expires from host if-modified-since if-unmodified-since
@@ -79,7 +81,7 @@ def field_line(name: str, value: object) -> bytes:
         TypeError, ValueError: as the two validators do.
     """
     if type(value) is str:
-        if len(value) > 256:  # long values are rarely the same twice; keep them out of the cache
+        if len(value) > _CACHED_VALUE:
             return _checked_line.__wrapped__(name, value)
         return _checked_line(name, value)
     if isinstance(value, (list, tuple)):
@@ -112,9 +114,15 @@ def field_pairs(headers: Headers) -> list[tuple[str, Any]]:
     return pairs
 
 
-@lru_cache(maxsize=1024)
-def _lower(name: str) -> str:
-    return name.lower()
+_Field = tuple[str, Any, bytes]  # name, value, line
+
+
+def _field(name: str, value: object) -> tuple[str, _Field]:
+    line = field_line(name, value)
+    return name.lower(), (name, value, line)
+
+
+_cached_field = lru_cache(maxsize=1024)(_field)
 
 
 class OutgoingHeaders:
@@ -123,38 +131,41 @@ class OutgoingHeaders:
     A name keeps the spelling of whoever set it last (reference: `set_header`, `write_head`).
     """
 
-    __slots__ = ("_fields",)
+    __slots__ = ("fields",)
 
     def __init__(self) -> None:
-        self._fields: dict[str, tuple[str, Any, bytes]] = {}  # lower-case name -> name, value, line
+        self.fields: dict[str, _Field] = {}  # by lower-case name
 
     def set(self, name: str, value: object) -> None:
         """Set, or set anew in its old place. Raises as `field_line` does; nothing has changed then."""
-        line = field_line(name, value)
-        self._fields[_lower(name)] = (name, value, line)
+        if type(value) is str and type(name) is str and len(value) <= _CACHED_VALUE:
+            lower, field = _cached_field(name, value)
+        else:
+            lower, field = _field(name, value)
+        self.fields[lower] = field
 
     def add(self, name: str, value: object) -> None:
         """Set, or put one more line under those of the same name."""
-        known = self._fields.get(name.lower()) if isinstance(name, str) else None
+        known = self.fields.get(name.lower()) if isinstance(name, str) else None
         if known is None:
             self.set(name, value)
         else:
             values = [*known[1]] if isinstance(known[1], (list, tuple)) else [known[1]]
             line = known[2] + field_line(name, value)
-            self._fields[name.lower()] = (known[0], [*values, value], line)
+            self.fields[name.lower()] = (known[0], [*values, value], line)
 
     def get(self, name: str) -> Any:
         """The value as it was set, or None."""
-        field = self._fields.get(_required_name(name))
+        field = self.fields.get(_required_name(name))
         return field[1] if field is not None else None
 
     def remove(self, name: str) -> None:
         """Forget `name`."""
-        self._fields.pop(_required_name(name), None)
+        self.fields.pop(_required_name(name), None)
 
     def clear(self) -> None:
         """Forget all."""
-        self._fields.clear()
+        self.fields.clear()
 
     def update(self, headers: Headers) -> None:
         """Set all of `headers`; a name that comes twice within them gives two lines, as in Node.
@@ -163,28 +174,26 @@ class OutgoingHeaders:
             TypeError, ValueError: a field is invalid; nothing has changed.
         """
         if type(headers) is dict:  # the common case: no name twice, unless in two letter cases
-            lines = [(name, value, field_line(name, value)) for name, value in headers.items()]
-            for field in lines:
-                self._fields[_lower(field[0])] = field
+            self.fields.update([_field(name, value) for name, value in headers.items()])
             return
         fresh = OutgoingHeaders()
         for name, value in field_pairs(headers):
             fresh.add(name, value)
-        self._fields.update(fresh._fields)
+        self.fields.update(fresh.fields)
 
     def __contains__(self, lower_name: str) -> bool:
-        return lower_name in self._fields
+        return lower_name in self.fields
 
     def __len__(self) -> int:
-        return len(self._fields)
+        return len(self.fields)
 
     def items(self) -> list[tuple[str, Any]]:
         """Name and value of each field, in order."""
-        return [(name, value) for name, value, _ in self._fields.values()]
+        return [(name, value) for name, value, _ in self.fields.values()]
 
     def encode(self) -> bytes:
         """The lines, each with its CRLF."""
-        return b"".join([field[2] for field in self._fields.values()])
+        return b"".join([field[2] for field in self.fields.values()])
 
 
 def _required_name(name: str) -> str:

@@ -114,7 +114,7 @@ class OutgoingMessage(EventEmitter):
             TypeError, ValueError: the name or a value is invalid; nothing has changed.
             RuntimeError: the head is fixed (`ERR_HTTP_HEADERS_SENT`).
         """
-        if self._stage != OPEN:
+        if self._stage is not OPEN:
             raise self._headers_sent("set a header")
         self.headers.set(name, value)
 
@@ -129,7 +129,7 @@ class OutgoingMessage(EventEmitter):
         Raises:
             RuntimeError: the head is fixed (`ERR_HTTP_HEADERS_SENT`).
         """
-        if self._stage != OPEN:
+        if self._stage is not OPEN:
             raise self._headers_sent("remove a header")
         self.headers.remove(name)
         lower = name.lower()
@@ -185,7 +185,7 @@ class OutgoingMessage(EventEmitter):
     @property
     def destroyed(self) -> bool:
         """Whether the connection went away before the message was complete; writing is to no effect then."""
-        return self._stage == CLOSED
+        return self._stage is CLOSED
 
     def flush_headers(self) -> None:
         """Send the head now, without waiting for the body."""
@@ -224,7 +224,7 @@ class OutgoingMessage(EventEmitter):
         sent = self._send_body(head, chunk) if chunk or head else not self.socket.queued
         if callback is not None:
             self._when_sent(callback)
-        if not sent and self._stage == BODY:
+        if not sent and self._stage is BODY:
             self._needs_drain = True
         return sent
 
@@ -247,17 +247,19 @@ class OutgoingMessage(EventEmitter):
             TypeError, ValueError: as for `write()`; the message stays open.
         """
         chunk = b"" if data is None else encode(data, encoding)
-        if self._stage >= ENDED:
+        stage = self._stage
+        if stage is OPEN:
+            head = self._fix_head(len(chunk))
+        elif stage is FIXED:
+            head = self._fix_head(None)
+        elif stage is BODY:
+            head = b""
+        else:
             self._end_too_late(chunk, callback)
             return False
-        if self._stage < BODY:
-            length = len(chunk) if self._stage == OPEN else None
-            head = self._fix_head(length)
-        else:
-            head = b""
         if callback is not None:
             self._callbacks = [callback]
-        if self._framing == CHUNKED:
+        if self._framing is CHUNKED:
             last = b"0\r\n" + self._trailers + b"\r\n"
             if chunk:
                 last = b"%x\r\n%b\r\n%b" % (len(chunk), chunk, last)
@@ -267,7 +269,8 @@ class OutgoingMessage(EventEmitter):
         else:
             if chunk or head:
                 self._send_body(head, chunk)
-            self._stage = ENDED if self._stage < ENDED else self._stage
+            if self._stage is BODY:  # the connection may have gone
+                self._stage = ENDED
         if self._turn:
             self._ended()
         return True
@@ -286,17 +289,17 @@ class OutgoingMessage(EventEmitter):
 
     def _send_body(self, head: bytes, chunk: bytes) -> bool:
         """Frame `chunk` and send it behind `head`."""
-        if self._framing == NONE:
+        if self._framing is NONE:
             return self._give(head) if head else True
         size = len(chunk)
-        if self._framing == CHUNKED:
+        if self._framing is CHUNKED:
             self._written += size
             if not size:
                 return self._give(head)
             if size >= _LARGE and self._turn:
                 return self.socket.send_parts(head + b"%x\r\n" % size, chunk, b"\r\n")
             return self._give(b"%b%x\r\n%b\r\n" % (head, size, chunk))
-        if self._framing == LENGTH and self._written + size > self._announced:
+        if self._framing is LENGTH and self._written + size > self._announced:
             fits = chunk[: self._announced - self._written]
             self._written = self._announced
             self._give(head + fits)
@@ -325,7 +328,7 @@ class OutgoingMessage(EventEmitter):
         if held:
             self._held_size = 0
             self.socket.send(b"".join(held))
-        if self._stage == ENDED:
+        if self._stage is ENDED:
             self._ended()
 
     def drop_unsent(self) -> bool:
@@ -366,7 +369,7 @@ class OutgoingMessage(EventEmitter):
 
     def sent(self, error: BaseException | None) -> None:
         """Never blocks: the operating system has the whole message, or never will."""
-        if error is not None or self._stage != ENDED:
+        if error is not None or self._stage is not ENDED:
             return  # `lost` follows, or has come
         self._stage = FINISHED
         self._needs_drain = False
@@ -400,7 +403,7 @@ class OutgoingMessage(EventEmitter):
 
     def drained(self) -> None:
         """In the hub: nothing is queued any more."""
-        if self._needs_drain and self._stage == BODY:
+        if self._needs_drain and self._stage is BODY:
             self._needs_drain = False
             if self.listener_count("drain"):
                 self.workers.dispatch(self._deliver, "drain")
@@ -409,7 +412,7 @@ class OutgoingMessage(EventEmitter):
         error = self._too_late_error()
         if callback is not None:
             self.workers.soon(self._call_back, callback, error)
-        if self._stage == CLOSED:
+        if self._stage is CLOSED:
             gevent.sleep(0)  # a loop of writes to nobody must not keep the others from running
         else:
             self._report(error)
@@ -423,7 +426,7 @@ class OutgoingMessage(EventEmitter):
             self._report(error)
 
     def _too_late_error(self) -> Exception:
-        if self._stage == CLOSED:
+        if self._stage is CLOSED:
             return ConnectionLostError("the connection has gone", code="ERR_STREAM_DESTROYED")
         return MessageStateError("write after end", code="ERR_STREAM_WRITE_AFTER_END")
 

@@ -104,7 +104,6 @@ class RequestParser:
         "_chunk_lines",
         "_chunk_open",
         "_content",
-        "_data",
         "_error",
         "_events",
         "_extensions",
@@ -118,13 +117,14 @@ class RequestParser:
         "_remaining",
         "_stage",
         "_target",
+        "buffered",
     )
 
     def __init__(self, limits: ParserLimits) -> None:
         self._limits = limits
         self._max_header_size = limits.max_header_size
         self._stage = _HEAD
-        self._data = b""  # received; llhttp has seen what is before `_fed`,
+        self.buffered = b""  # received, if not all is parsed; llhttp has seen what is before `_fed`,
         self._begin = 0  # and what is before `_begin` is done with
         self._fed = 0
         self._events: list[RequestEvent] = []
@@ -150,19 +150,14 @@ class RequestParser:
         """Whether some bytes of a head are here, and not all."""
         return self._stage is _HEAD and self._fed > self._begin
 
-    @property
-    def has_unparsed(self) -> bool:
-        """Whether bytes wait that `next_event` has not looked at."""
-        return self._fed < len(self._data)
-
     def receive(self, data: bytes) -> None:
         """Take in bytes from the peer."""
-        if self._data:
-            self._data = self._data[self._begin :] + data
+        if self.buffered:
+            self.buffered = self.buffered[self._begin :] + data
             self._fed -= self._begin
             self._begin = 0
         else:
-            self._data = data
+            self.buffered = data
 
     def next_event(self) -> RequestEvent | None:
         """The next thing that the bytes mean; None: more bytes are needed, or another protocol has begun.
@@ -176,7 +171,7 @@ class RequestParser:
             if stage is _FAILED:
                 assert self._error is not None
                 raise self._error
-            if self._fed == len(self._data):
+            if self._fed == len(self.buffered):
                 return None
             try:
                 if stage is _HEAD:
@@ -199,7 +194,7 @@ class RequestParser:
 
     def take_rest(self) -> bytes:
         """The bytes after the head of an upgrade or CONNECT request; they leave the parser."""
-        rest = self._data[self._fed :]
+        rest = self.buffered[self._fed :]
         self._forget()
         return rest
 
@@ -225,7 +220,7 @@ class RequestParser:
     # --- one stretch of bytes for llhttp ---
 
     def _parse_head(self) -> None:
-        data, begin, fed = self._data, self._begin, self._fed
+        data, begin, fed = self.buffered, self._begin, self._fed
         size = len(data)
         end = data.find(_BLANK_LINE, fed - 3 if fed - begin > 3 else begin) + 4  # it may have begun in the bytes fed
         if end < 4:
@@ -242,13 +237,13 @@ class RequestParser:
         if unfinished:
             self._fed = end
         elif end == size:
-            self._data = b""
+            self.buffered = b""
             self._begin = self._fed = 0
         else:
             self._begin = self._fed = end
 
     def _parse_body(self) -> None:
-        data, fed = self._data, self._fed
+        data, fed = self.buffered, self._fed
         end = min(len(data), fed + self._remaining)
         self._remaining -= end - fed
         self._llhttp.feed_data(data if fed == 0 and end == len(data) else memoryview(data)[fed:end])
@@ -259,7 +254,7 @@ class RequestParser:
             self._begin = self._fed = end
 
     def _parse_chunks(self) -> None:
-        data = self._data
+        data = self.buffered
         view = memoryview(data)
         while self._stage is _CHUNKS and self._fed < len(data):
             fed = self._fed
@@ -300,7 +295,7 @@ class RequestParser:
             self._body = []
 
     def _forget(self) -> None:
-        self._data = b""
+        self.buffered = b""
         self._begin = self._fed = 0
 
     def _fail(self, stage: _Stage, error: RemoteProtocolError) -> None:
@@ -319,11 +314,11 @@ class RequestParser:
         )
 
     def _oversized_head(self) -> RemoteProtocolError:
-        line_is_whole = b"\r\n" in self._data[self._begin : self._begin + self._max_header_size].lstrip(b"\r\n")
+        line_is_whole = b"\r\n" in self.buffered[self._begin : self._begin + self._max_header_size].lstrip(b"\r\n")
         return _overflow("headers", 431) if line_is_whole else _overflow("request line", 414)
 
     def _request_line(self) -> bytes:
-        return self._data[self._begin :].lstrip(b"\r\n").partition(b"\r\n")[0]
+        return self.buffered[self._begin :].lstrip(b"\r\n").partition(b"\r\n")[0]
 
     # --- called by llhttp, within `feed_data`: they only record ---
 

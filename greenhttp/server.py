@@ -92,7 +92,6 @@ class Server(EventEmitter):
         "_closed",
         "_connections",
         "_deadlines",
-        "_handlers",
         "_hub",
         "_listener",
         "_path",
@@ -165,7 +164,6 @@ class Server(EventEmitter):
         self.closing = False
         self._connections: set[ServerConnection] = set()
         self._pool_waiting: deque[ServerConnection] = deque()
-        self._handlers = 0
         self._acceptor: _Acceptor | None = None
         self._closed = Event()
         self._path: str | None = None
@@ -292,17 +290,16 @@ class Server(EventEmitter):
             self._pool_waiting.append(connection)
         return False
 
-    def handler_started(self) -> None:
-        """In the hub: a worker is about to run a handler."""
-        self._handlers += 1
-
-    def handler_ended(self) -> None:
-        """In a worker: the handler has returned."""
-        self._handlers -= 1
+    def pool_has_room(self) -> None:
+        """In a worker: a handler has returned; the connection that waited longest may start one."""
+        if self._pool_waiting:
+            self._pool_waiting.popleft().resume_soon()
 
     def connection_closed(self, connection: ServerConnection) -> None:
         """A connection serves no more."""
         self._connections.discard(connection)
+        if connection in self._pool_waiting:
+            self._pool_waiting.remove(connection)
         if self._acceptor is not None and not self.closing:
             self._acceptor.start_accepting()
         if self.closing and not self._connections:

@@ -25,7 +25,8 @@ from .workers import Workers
 
 __all__ = ["Owner", "Socket", "WriteDone"]
 
-READ_SIZE = 64 * 1024  # bytes asked of the kernel at a time
+READ_SIZE = 64 * 1024  # bytes asked of the kernel at a time, while they come in such amounts;
+SMALL_READ_SIZE = 4 * 1024  # else so many: a large buffer for each request head would cost as much as its parsing
 LINGER_TIME = 2.0  # seconds that a closing connection waits for the peer's end. Precedents: nginx 5, Apache 2
 LINGER_BYTES = 1024 * 1024  # bytes thrown away meanwhile
 _MAX_BUFFERS = 64  # handed to one sendmsg; well under IOV_MAX
@@ -77,6 +78,7 @@ class Socket(Readable):
     __slots__ = (
         "_out",
         "_peer",
+        "_read_size",
         "_read_watcher",
         "_reading_on",
         "_room",
@@ -127,6 +129,7 @@ class Socket(Readable):
         self.owner: Owner | None = None
         self.due = NEVER
         self.last_activity = time.monotonic()
+        self._read_size = SMALL_READ_SIZE
         self.bytes_read = 0
         self.bytes_written = 0  # the queued ones too, as in Node
         self.queued = 0  # bytes that the kernel has not taken
@@ -224,7 +227,7 @@ class Socket(Readable):
     def _on_readable(self) -> None:
         """In the hub."""
         try:
-            data = self._sock.recv(READ_SIZE)
+            data = self._sock.recv(self._read_size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -235,7 +238,9 @@ class Socket(Readable):
             self.pause_reading()
             self._on_eof()
             return
-        self.bytes_read += len(data)
+        size = len(data)
+        self.bytes_read += size
+        self._read_size = READ_SIZE if size >= SMALL_READ_SIZE else SMALL_READ_SIZE
         owner = self.owner
         if owner is not None:
             owner.data_received(data)
