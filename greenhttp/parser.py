@@ -39,11 +39,16 @@ _CODES: dict[type[Exception], str] = {
 }
 _CODES_BY_REASON = {
     "version": "HPE_INVALID_VERSION",
+    "dot": "HPE_INVALID_VERSION",
+    "expected CR ": "HPE_CR_EXPECTED",
+    "xpected LF ": "HPE_LF_EXPECTED",
+    "Duplicate Content-Length": "HPE_UNEXPECTED_CONTENT_LENGTH",
+    "Transfer-Encoding can't": "HPE_INVALID_TRANSFER_ENCODING",
+    "`Transfer-Encoding`": "HPE_INVALID_TRANSFER_ENCODING",
     "header": "HPE_INVALID_HEADER_TOKEN",
-    "chunk": "HPE_INVALID_CHUNK_SIZE",
+    "hunk": "HPE_INVALID_CHUNK_SIZE",
     "Content-Length": "HPE_INVALID_CONTENT_LENGTH",
     "Transfer-Encoding": "HPE_INVALID_TRANSFER_ENCODING",
-    "after CR": "HPE_LF_EXPECTED",
     "CR": "HPE_CR_EXPECTED",
     "Connection: close": "HPE_CLOSED_CONNECTION",
 }
@@ -64,10 +69,55 @@ class End:
 RequestEvent = RequestHead | bytes | End
 
 
+class _Recorder:
+    """What llhttp calls, of all parsers of a server: it tells the one that is being fed.
+
+    A parser that got the callbacks itself would hold seven bound methods, a fifth of an idle connection's memory.
+    """
+
+    def __init__(self) -> None:
+        self.parser: RequestParser
+        # bound once, so that every llhttp gets the same objects
+        for name in [name for name in dir(self) if name.startswith("on_")]:
+            setattr(self, name, getattr(self, name))
+
+    def on_url(self, part: bytes) -> None:
+        """A piece of the request target."""
+        self.parser.target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field, of the head or of the trailers."""
+        self.parser.fields += (name, value)
+
+    def on_headers_complete(self) -> None:
+        """The end of a head."""
+        self.parser.headers_completed()
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        parser = self.parser
+        parser.body.append(data)
+        parser.content += len(data)
+        parser.chunk_open = False
+
+    def on_chunk_header(self) -> None:
+        """The end of a chunk's first line."""
+        self.parser.chunk_lines += 1
+        self.parser.chunk_open = True
+
+    def on_chunk_complete(self) -> None:
+        """The end of a chunk."""
+        self.parser.chunk_open = False
+
+    def on_message_complete(self) -> None:
+        """The end of a message."""
+        self.parser.message_completed()
+
+
 class ParserLimits:
     """What one server allows in a message. Sizes in bytes; `max_headers_count` 0 sets no limit."""
 
-    __slots__ = ("max_header_size", "max_headers_count", "require_host")
+    __slots__ = ("max_header_size", "max_headers_count", "recorder", "require_host")
 
     def __init__(
         self, max_header_size: int = MAX_HEADER_SIZE, max_headers_count: int = 1000, require_host: bool = True
@@ -75,6 +125,7 @@ class ParserLimits:
         self.max_header_size = max_header_size
         self.max_headers_count = max_headers_count
         self.require_host = require_host
+        self.recorder = _Recorder()
 
 
 class _Stage(enum.IntEnum):
@@ -100,15 +151,10 @@ class RequestParser:
 
     __slots__ = (
         "_begin",
-        "_body",
-        "_chunk_lines",
-        "_chunk_open",
-        "_content",
         "_error",
         "_events",
         "_extensions",
         "_fed",
-        "_fields",
         "_head",
         "_limits",
         "_llhttp",
@@ -116,8 +162,13 @@ class RequestParser:
         "_overhead",
         "_remaining",
         "_stage",
-        "_target",
+        "body",
         "buffered",
+        "chunk_lines",
+        "chunk_open",
+        "content",
+        "fields",
+        "target",
     )
 
     def __init__(self, limits: ParserLimits) -> None:
@@ -128,22 +179,18 @@ class RequestParser:
         self._begin = 0  # and what is before `_begin` is done with
         self._fed = 0
         self._events: list[RequestEvent] = []
-        self._fields: list[bytes] = []
-        self._target = b""
+        self.fields: list[bytes] = []
+        self.target = b""
         self._head: RequestHead | None = None  # of the message under way
-        self._body: list[bytes] = []  # pieces not yet in `_events`
+        self.body: list[bytes] = []  # pieces not yet in `_events`
         self._remaining = 0  # bytes of a body of known length
-        self._chunk_lines = 0  # and
-        self._content = 0  # bytes of body, of the stretch being fed
-        self._chunk_open = False  # after a chunk line: neither data nor the end of that chunk yet
+        self.chunk_lines = 0  # and
+        self.content = 0  # bytes of body, of the stretch being fed
+        self.chunk_open = False  # after a chunk line: neither data nor the end of that chunk yet
         self._overhead = 0  # bytes since the last chunk line that were not body
         self._extensions = 0  # bytes of chunk extensions in this message
         self._error: RemoteProtocolError | None = None
-        self._llhttp = httptools.HttpRequestParser(self)
-
-    def close(self) -> None:
-        """Let go of llhttp, which points back at this object. Nothing else may be called afterwards."""
-        del self._llhttp
+        self._llhttp = httptools.HttpRequestParser(self._limits.recorder)
 
     @property
     def mid_head(self) -> bool:
@@ -205,7 +252,7 @@ class RequestParser:
         """
         head = self._head
         assert head is not None
-        self._llhttp = httptools.HttpRequestParser(self)
+        self._llhttp = httptools.HttpRequestParser(self._limits.recorder)
         self._stage = _REFRAMING
         if head.chunked:
             made_up = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -215,7 +262,7 @@ class RequestParser:
             head.complete = True
             self._stage = _HEAD if head.keep_alive else _CLOSED
             return
-        self._llhttp.feed_data(made_up)
+        self._feed(made_up)
 
     # --- one stretch of bytes for llhttp ---
 
@@ -229,9 +276,14 @@ class RequestParser:
         else:
             unfinished = False
         if end - begin > self._max_header_size:
-            raise self._oversized_head()
+            start = size - len(data[begin:].lstrip(b"\r\n"))  # empty lines before a head do not count
+            limit = start + self._max_header_size
+            if end > limit:
+                if fed < limit:
+                    self._feed(memoryview(data)[fed:limit])  # a fault within the limit comes first
+                raise self._oversized_head(start)
         try:
-            self._llhttp.feed_data(data if fed == 0 and end == size else memoryview(data)[fed:end])
+            self._feed(data if fed == 0 and end == size else memoryview(data)[fed:end])
         except httptools.HttpParserUpgrade:
             self._stage = _UPGRADED
         if unfinished:
@@ -246,7 +298,7 @@ class RequestParser:
         data, fed = self.buffered, self._fed
         end = min(len(data), fed + self._remaining)
         self._remaining -= end - fed
-        self._llhttp.feed_data(data if fed == 0 and end == len(data) else memoryview(data)[fed:end])
+        self._feed(data if fed == 0 and end == len(data) else memoryview(data)[fed:end])
         self._add_body()
         if end == len(data):
             self._forget()
@@ -261,10 +313,11 @@ class RequestParser:
             end = data.find(_BLANK_LINE, max(self._begin, fed - 3), fed + _CHUNK_SLICE) + 4
             if end < 4:
                 end = min(len(data), fed + _CHUNK_SLICE)
-            self._chunk_lines = self._content = 0
-            self._llhttp.feed_data(view[fed:end])
+            self.chunk_lines = self.content = 0
+            self._feed(view[fed:end])
             self._fed = end
-            self._count_overhead(end - fed - self._content)
+            if self._stage is _CHUNKS:
+                self._count_overhead(end - fed - self.content)
         self._add_body()
         if self._stage is _CHUNKS:
             self._begin = max(self._begin, self._fed - 3)  # a blank line may have begun there
@@ -275,12 +328,12 @@ class RequestParser:
 
     def _count_overhead(self, size: int) -> None:
         """Bound what llhttp reports nothing of: chunk extensions, and trailers before their end. `size` in bytes."""
-        if self._chunk_lines:
-            self._extensions += max(0, self._overhead + size - _BARE_CHUNK_LINE * self._chunk_lines)
+        if self.chunk_lines:
+            self._extensions += max(0, self._overhead + size - _BARE_CHUNK_LINE * self.chunk_lines)
             self._overhead = 0
         else:
             self._overhead += size
-        if self._chunk_open:  # so far these are trailers, or the data of the chunk follows
+        if self.chunk_open:  # so far these are trailers, or the data of the chunk follows
             if self._overhead > self._max_header_size:
                 raise _overflow("trailers", 431)
         elif self._overhead > MAX_CHUNK_EXTENSIONS or self._extensions > MAX_MESSAGE_EXTENSIONS:
@@ -289,10 +342,14 @@ class RequestParser:
             )
 
     def _add_body(self) -> None:
-        body = self._body
+        body = self.body
         if body:
             self._events.append(body[0] if len(body) == 1 else b"".join(body))
-            self._body = []
+            self.body = []
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        self._limits.recorder.parser = self
+        self._llhttp.feed_data(data)
 
     def _forget(self) -> None:
         self.buffered = b""
@@ -308,30 +365,23 @@ class RequestParser:
 
     def _translated(self, error: httptools.HttpParserError) -> RemoteProtocolError:
         reason = str(error)
-        status = 505 if "version" in reason and _HTTP_VERSION.search(self._request_line()) else 400
+        # the rest of the request line may not be here yet
+        status = 505 if "HTTP version" in reason and b" HTTP/" in self._request_line() else 400
         return RemoteProtocolError(
             f"Parse Error: {reason}", code=_CODES.get(type(error), _code(reason)), status_hint=status
         )
 
-    def _oversized_head(self) -> RemoteProtocolError:
-        line_is_whole = b"\r\n" in self.buffered[self._begin : self._begin + self._max_header_size].lstrip(b"\r\n")
+    def _oversized_head(self, start: int) -> RemoteProtocolError:
+        line_is_whole = b"\r\n" in self.buffered[start : start + self._max_header_size]
         return _overflow("headers", 431) if line_is_whole else _overflow("request line", 414)
 
     def _request_line(self) -> bytes:
         return self.buffered[self._begin :].lstrip(b"\r\n").partition(b"\r\n")[0]
 
-    # --- called by llhttp, within `feed_data`: they only record ---
+    # --- what llhttp reports, within `feed_data`: it is only recorded ---
 
-    def on_url(self, part: bytes) -> None:
-        """llhttp: a piece of the request target."""
-        self._target += part
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """llhttp: one field, of the head or of the trailers."""
-        self._fields += (name, value)
-
-    def on_headers_complete(self) -> None:
-        """llhttp: the end of a head."""
+    def headers_completed(self) -> None:
+        """The end of a head."""
         if self._stage is _REFRAMING:
             head = self._head
             assert head is not None
@@ -346,8 +396,8 @@ class RequestParser:
         elif head.content_length:
             self._stage = _BODY
             self._remaining = head.content_length
-        self._fields = []
-        self._target = b""
+        self.fields = []
+        self.target = b""
 
     def _new_head(self) -> RequestHead:
         version = self._llhttp.get_http_version()
@@ -356,9 +406,9 @@ class RequestParser:
         method = _METHODS.get(self._llhttp.get_method())
         if method is None:
             raise RemoteProtocolError("Parse Error: not an HTTP method", code="HPE_INVALID_METHOD")
-        if len(self._fields) > 2 * self._limits.max_headers_count > 0:
+        if len(self.fields) > 2 * self._limits.max_headers_count > 0:
             raise _overflow("number of headers", 431)
-        head = RequestHead(method, self._target, version, self._fields)
+        head = RequestHead(method, self.target, version, self.fields)
         judge_request(head, require_host=self._limits.require_host)
         return head
 
@@ -371,23 +421,8 @@ class RequestParser:
             "only HTTP/1.0 and HTTP/1.1 are understood", code="HPE_INVALID_VERSION", status_hint=status
         )
 
-    def on_body(self, data: bytes) -> None:
-        """llhttp: a piece of the body."""
-        self._body.append(data)
-        self._content += len(data)
-        self._chunk_open = False
-
-    def on_chunk_header(self) -> None:
-        """llhttp: the end of a chunk's first line."""
-        self._chunk_lines += 1
-        self._chunk_open = True
-
-    def on_chunk_complete(self) -> None:
-        """llhttp: the end of a chunk."""
-        self._chunk_open = False
-
-    def on_message_complete(self) -> None:
-        """llhttp: the end of a message."""
+    def message_completed(self) -> None:
+        """The end of a message."""
         head = self._head
         assert head is not None
         if self._stage is _UPGRADED:
@@ -396,11 +431,13 @@ class RequestParser:
             head.complete = True
         else:
             self._add_body()
-            self._events.append(End(self._fields))
-            if self._fields:
+            if self.fields and sum(map(len, self.fields)) + 2 * len(self.fields) + 2 > self._max_header_size:
+                raise _overflow("trailers", 431)
+            self._events.append(End(self.fields))
+            if self.fields:
                 # fields in a trailer can switch llhttp's idea of whether the connection persists
-                self._fields = []
-                self._llhttp = httptools.HttpRequestParser(self)
+                self.fields = []
+                self._llhttp = httptools.HttpRequestParser(self._limits.recorder)
             self._stage = _HEAD
         if not head.keep_alive:
             self._stage = _CLOSED

@@ -27,6 +27,10 @@ MAX_SPARE = 128  # idle workers kept by a hub: some 5 KB each, against about 3 Â
 class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the checker only
     """Runs one task after another."""
 
+    __slots__ = ("task", "task_args", "workers")
+
+    spawning_stack_limit = 0  # where a worker was made tells nothing, and would cost 1 KB of each
+
     def __init__(self, workers: Workers) -> None:
         super().__init__()
         self.workers = workers
@@ -41,7 +45,12 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the che
                 task, args = self.task, self.task_args
                 self.task, self.task_args = None, ()
                 assert task is not None
-                task(*args)
+                if len(args) == 2:
+                    task(
+                        args[0], args[1]
+                    )  # a call without `*` adds nothing to the C stack that a blocked greenlet keeps
+                else:
+                    task(*args)
                 del task, args  # or they would live until the next task
                 if len(spare) >= MAX_SPARE:
                     return
