@@ -1,0 +1,193 @@
+"""`judge_request`: what the fields of a head mean, in tables. The bytes of whole requests are in `test_wire.py`."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greenhttp.errors import RemoteProtocolError
+from greenhttp.framing import RequestHead, judge_request
+
+
+def judged(*lines: str, method: str = "POST", version: str = "1.1", host: bool = True) -> RequestHead:
+    fields = [b"Host", b"a"] if host else []
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields += [name.encode("latin-1"), value.encode("latin-1")]
+    head = RequestHead(method, b"/", version, fields)
+    judge_request(head, require_host=True)
+    return head
+
+
+def refused(*lines: str, version: str = "1.1", host: bool = True) -> tuple[int, str | None]:
+    with pytest.raises(RemoteProtocolError) as caught:
+        judged(*lines, version=version, host=host)
+    return caught.value.status_hint, caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("version", "lines", "keep_alive"),
+    [
+        ("1.1", [], True),
+        ("1.0", [], False),
+        ("1.1", ["Connection: close"], False),
+        ("1.1", ["connection:CLOSE"], False),
+        ("1.1", ["Connection: x, close ,y"], False),
+        ("1.1", ["Connection: keep-alive", "Connection: close"], False),
+        ("1.1", ["Connection: close", "Connection: keep-alive"], False),
+        ("1.1", ["Connection: closed"], True),
+        ("1.1", ["Connection: x"], True),
+        ("1.1", ["Connection:"], True),
+        ("1.1", ["Proxy-Connection: close"], False),
+        ("1.0", ["Connection: keep-alive"], True),
+        ("1.0", ["Connection: Keep-Alive, x"], True),
+        ("1.0", ["Connection: keep-alive, close"], False),
+        ("1.0", ["Connection: keep-alive", "Transfer-Encoding: chunked"], False),
+        ("1.1", ["Transfer-Encoding: chunked"], True),
+        ("1.1", ["X-Connection: close"], True),
+    ],
+)
+def test_whether_the_connection_persists(version: str, lines: list[str], keep_alive: bool):
+    """Point 6 of "What httptools leaves to us"."""
+    assert judged(*lines, version=version).keep_alive is keep_alive
+
+
+@pytest.mark.parametrize(
+    ("value", "length"), [("0", 0), (" 0 ", 0), ("5", 5), ("\t5\t", 5), ("0005", 5), ("9" * 18, 10**18 - 1)]
+)
+def test_content_length(value: str, length: int):
+    """Behaviour 3.7: a blank after the digit is fine."""
+    head = judged("Content-Length:" + value)
+    assert (head.content_length, head.chunked) == (length, False)
+
+
+@pytest.mark.parametrize("value", ["", " ", "-1", "+1", "1.0", "0x1", "1,1", "1, 1", "1 1", "five", "\xb2", "1_0", "9" * 19])
+def test_a_content_length_that_is_no_number_is_refused(value: str):
+    assert refused("Content-Length:" + value) == (400, "HPE_INVALID_CONTENT_LENGTH")
+
+
+def test_more_than_one_content_length_is_refused_even_with_equal_values():
+    """Behaviour 9.6."""
+    assert refused("Content-Length: 0", "content-length: 0") == (400, "HPE_UNEXPECTED_CONTENT_LENGTH")
+    assert refused("Content-Length: 1", "Content-Length: 2") == (400, "HPE_UNEXPECTED_CONTENT_LENGTH")
+
+
+def test_content_length_beside_transfer_encoding_is_refused_in_either_order():
+    """Behaviour 9.5."""
+    lines = ["Content-Length: 0", "Transfer-Encoding: chunked"]
+    for version in ("1.0", "1.1"):
+        assert refused(*lines, version=version) == (400, "HPE_INVALID_TRANSFER_ENCODING")
+        assert refused(*reversed(lines), version=version) == (400, "HPE_INVALID_TRANSFER_ENCODING")
+
+
+@pytest.mark.parametrize("lines", [["chunked"], ["Chunked"], [" \tchunked\t"]])
+def test_chunked_alone_is_understood(lines: list[str]):
+    head = judged(*["Transfer-Encoding:" + line for line in lines])
+    assert (head.chunked, head.content_length) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        (["gzip, chunked"], 501),
+        (["gzip", "chunked"], 501),
+        ([",chunked"], 501),
+        (["gzip"], 400),
+        (["identity"], 400),
+        ([""], 400),
+        (["chunked,"], 400),
+        (["chunked, gzip"], 400),
+        (["chunked, chunked"], 400),
+        (["chunked", "chunked"], 400),
+        (["chunked", "identity"], 400),
+        (["xchunked"], 400),
+        (["chunked;q=1"], 400),
+        (["\x0bchunked"], 400),
+        (["chunked\xa0"], 400),
+    ],
+)
+def test_other_transfer_codings_are_refused(values: list[str], status: int):
+    """RFC 9112 section 6.1: 501 for a coding that is not understood, 400 where the end of the body is in doubt."""
+    lines = ["Transfer-Encoding:" + value for value in values]
+    assert refused(*lines) == (status, "HPE_INVALID_TRANSFER_ENCODING")
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "A.b-c_d~e", "a:80", "a:", "127.0.0.1", "[::1]", "[::1]:80", "[::ffff:1.2.3.4]", "a%20b", "!$&'()*+,;="]
+)
+def test_a_valid_host(host: str):
+    assert judged("Host:" + host, host=False).method == "POST"
+    assert judged("Host:  " + host + "\t", host=False).method == "POST"
+
+
+@pytest.mark.parametrize(
+    "host", ["a/b", "u@a", "a b", "a:b", "a:1:2", "[::1", "::1", "[g]", "a?b", "a#b", "a\\b", "http://a", "\xe9", "a\n", '"a"', "<a>"]
+)
+def test_an_invalid_host_is_refused_in_1_0_too(host: str):
+    """Behaviour 9.7. Point 1 of "What httptools leaves to us"."""
+    for version in ("1.0", "1.1"):
+        assert refused("Host:" + host, version=version, host=False) == (400, "HPE_INVALID_HOST")
+
+
+def test_exactly_one_host():
+    """Behaviour 9.7: HTTP/1.0 may lack it."""
+    assert refused(host=False) == (400, "HPE_INVALID_HOST")
+    assert refused("Host: a") == (400, "HPE_INVALID_HOST")
+    assert refused("hOST: b", version="1.0") == (400, "HPE_INVALID_HOST")
+    assert judged(version="1.0", host=False).keep_alive is False
+    head = RequestHead("GET", b"/", "1.1", [])
+    judge_request(head, require_host=False)
+    assert head.keep_alive
+
+
+@pytest.mark.parametrize(
+    ("lines", "upgrade"),
+    [
+        (["Connection: Upgrade", "Upgrade: x"], True),
+        (["Upgrade: x", "Connection: keep-alive, UPGRADE"], True),
+        (["Connection: upgrade"], False),
+        (["Upgrade: x"], False),
+        (["Connection: upgrades", "Upgrade: x"], False),
+    ],
+)
+def test_an_upgrade_needs_both_fields(lines: list[str], upgrade: bool):
+    assert judged(*lines).upgrade is upgrade
+
+
+def test_connect_is_always_an_upgrade():
+    assert judged(method="CONNECT").upgrade
+
+
+@pytest.mark.parametrize(("version", "expects"), [("1.1", True), ("1.0", False)])
+def test_expect_100_continue_counts_in_1_1_only(version: str, expects: bool):
+    assert judged("Expect: 100-Continue", version=version).expects_continue is expects
+
+
+@pytest.mark.parametrize("value", ["", "x", "100-continue, x", "100-continue;q", "200-ok"])
+def test_another_expectation_gets_417(value: str):
+    assert refused("Expect:" + value) == (417, "HPE_USER")
+
+
+NAMES = st.sampled_from(["Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "Expect", "Host", "X", "te"])
+VALUES = st.sampled_from(["chunked", "gzip", "1", "0", "close", "upgrade", "100-continue", "a", ","]) | st.text(
+    st.characters(max_codepoint=255), max_size=6
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=6), st.sampled_from(["1.0", "1.1"]))
+def test_any_fields_give_one_framing_or_remote_protocol_error(lines: list[tuple[str, str]], version: str):
+    fields = [text.encode("latin-1") for line in lines for text in line]
+    head = RequestHead("POST", b"/", version, fields)
+    try:
+        judge_request(head, require_host=True)
+    except RemoteProtocolError as error:
+        assert error.status_hint in (400, 417, 501)
+        return
+    names = [name for name, _ in lines]
+    assert not (head.chunked and head.content_length is not None)
+    assert head.chunked == ("Transfer-Encoding" in names)
+    assert (head.content_length is not None) == ("Content-Length" in names)
+    assert names.count("Content-Length") <= 1
+    assert names.count("Host") == 1 or (version == "1.0" and "Host" not in names)

@@ -1,0 +1,381 @@
+"""`RequestParser` as such: limits, upgrades, bookkeeping, and what holds for any bytes. The corpus is in `test_wire.py`.
+
+The points 1 to 9 named here are those of DESIGN.md, "What httptools leaves to us".
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from wire.driver import by_byte, cuts, drive, pieces_at
+
+from greenhttp.errors import RemoteProtocolError
+from greenhttp.framing import RequestHead
+from greenhttp.headers import field_line, flat_fields
+from greenhttp.parser import MAX_HEADER_SIZE, End, ParserLimits, RequestParser
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def fault(raw: bytes, limits: ParserLimits | None = None) -> str:
+    """The fault that `raw` ends in, the same whole and in a few pieces."""
+    report = drive([raw], limits)
+    assert drive(pieces_at(raw, range(0, len(raw), 1000)), limits) == report
+    assert drive(pieces_at(raw, range(7, len(raw), 1460)), limits) == report
+    return report[-1]
+
+
+def padded_head(size: int) -> bytes:
+    """A head of exactly `size` bytes."""
+    head = GET + b"X-Pad: \r\n\r\n"
+    return GET + b"X-Pad: " + b"x" * (size - len(head)) + b"\r\n\r\n"
+
+
+def events_of(parser: RequestParser) -> list[RequestHead | bytes | End]:
+    events = []
+    while (event := parser.next_event()) is not None:
+        events.append(event)
+    return events
+
+
+def fed(raw: bytes, limits: ParserLimits | None = None) -> RequestParser:
+    parser = RequestParser(limits or ParserLimits())
+    parser.receive(raw)
+    return parser
+
+
+# --- the table of limits ---
+
+
+@pytest.mark.parametrize(
+    ("what", "raw", "answer"),
+    [
+        ("target over the limit", b"GET /" + b"x" * MAX_HEADER_SIZE, "fault 414 HPE_HEADER_OVERFLOW"),
+        ("target over it, whole", b"GET /" + b"x" * MAX_HEADER_SIZE + GET[5:] + b"\r\n", "fault 414 HPE_HEADER_OVERFLOW"),
+        ("one value over the limit", GET + b"X: " + b"x" * MAX_HEADER_SIZE, "fault 431 HPE_HEADER_OVERFLOW"),
+        ("one name over the limit", GET + b"x" * MAX_HEADER_SIZE, "fault 431 HPE_HEADER_OVERFLOW"),
+        ("many fields over the limit", GET + b"X-Y: 1\r\n" * 3000 + b"\r\n", "fault 431 HPE_HEADER_OVERFLOW"),
+        ("a head one byte over the limit", padded_head(MAX_HEADER_SIZE + 1), "fault 431 HPE_HEADER_OVERFLOW"),
+        ("more than 1000 fields", GET + b"X: 1\r\n" * 1000 + b"\r\n", "fault 431 HPE_HEADER_OVERFLOW"),
+        ("trailers far over the limit", CHUNKED + b"0\r\n" + b"X-Y: 1\r\n" * 9000, "fault 431 HPE_HEADER_OVERFLOW"),
+        ("trailers just over it", CHUNKED + b"0\r\nX: " + b"x" * MAX_HEADER_SIZE + b"\r\n\r\n", "fault 431 HPE_HEADER_OVERFLOW"),
+        ("extensions of one chunk", CHUNKED + b"1;" + b"x" * 20_000, "fault 413 HPE_CHUNK_EXTENSIONS_OVERFLOW"),
+        ("extensions of many chunks", CHUNKED + (b"1;" + b"x" * 10_000 + b"\r\na\r\n") * 8, "fault 413 HPE_CHUNK_EXTENSIONS_OVERFLOW"),
+        ("another expectation", GET + b"Expect: tea\r\n\r\n", "fault 417 HPE_USER"),
+        ("another coding", GET + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "fault 501 HPE_INVALID_TRANSFER_ENCODING"),
+        ("another version", b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", "fault 505 HPE_INVALID_VERSION"),
+        ("no host", b"GET / HTTP/1.1\r\n\r\n", "fault 400 HPE_INVALID_HOST"),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) and "fault" not in value else "",
+)
+def test_beyond_a_limit_the_fault_names_the_answer(what: str, raw: bytes, answer: str):
+    """Behaviour 9.2: 431 above `max_header_size`. Behaviour 9.8: 413 for chunk extensions. Point 1."""
+    assert fault(raw) == answer
+
+
+def test_a_head_of_exactly_the_limit_passes():
+    """Behaviour 9.2: only above it."""
+    assert drive([padded_head(MAX_HEADER_SIZE)])[0] == "request GET / HTTP/1.1 = keep-alive, complete"
+    assert drive([padded_head(500)], ParserLimits(500))[0] == "request GET / HTTP/1.1 = keep-alive, complete"
+    assert drive([padded_head(501)], ParserLimits(500)) == ["fault 431 HPE_HEADER_OVERFLOW"]
+
+
+@pytest.mark.parametrize("size", [99, 100, 101, 102])
+def test_the_limit_is_exact_however_the_head_is_cut(size: int):
+    expected = drive([padded_head(size)], ParserLimits(100))
+    assert expected[-1].startswith("fault") == (size > 100)
+    for how, pieces in cuts(padded_head(size)):
+        assert drive(pieces, ParserLimits(100)) == expected, how
+
+
+@pytest.mark.parametrize("size", [100, 101])
+def test_empty_lines_before_a_head_are_not_counted_however_they_are_cut(size: int):
+    raw = b"\r\n" + padded_head(size)
+    for how, pieces in cuts(raw):
+        assert drive(pieces, ParserLimits(100))[-1].startswith("fault") == (size > 100), how
+
+
+def test_the_limit_counts_for_each_request_anew():
+    assert len(drive([padded_head(100) * 20], ParserLimits(100))) == 20 * 3
+
+
+def test_a_fault_within_the_limit_comes_before_the_limit_however_it_is_cut():
+    raw = GET + b"X : bad\r\nY: " + b"y" * 200 + b"\r\n\r\n"
+    for how, pieces in cuts(raw):
+        assert drive(pieces, ParserLimits(100)) == ["fault 400 HPE_INVALID_HEADER_TOKEN"], how
+
+
+@pytest.mark.parametrize("size", range(90, 112))
+def test_the_limit_for_trailers_is_exact_however_they_are_cut(size: int):
+    """Behaviour 9.2: trailers too. `size` counts the lines of the trailers and the empty one."""
+    raw = CHUNKED + b"0\r\nX: " + b"x" * (size - 7) + b"\r\n\r\n"
+    expected = ["fault 431 HPE_HEADER_OVERFLOW"] if size > 100 else ["end", "  X: " + "x" * (size - 7)]
+    for how, pieces in cuts(raw):
+        assert drive(pieces, ParserLimits(100))[3:] == expected, how
+
+
+@pytest.mark.parametrize(("count", "limit", "passes"), [(1000, 1000, True), (1001, 1000, False), (2000, 0, True), (2, 1, False)])
+def test_max_headers_count_is_the_largest_number_allowed_and_0_is_none(count: int, limit: int, passes: bool):
+    """Behaviour 9.1: 2000 lines, 0 sets no limit."""
+    raw = GET + b"X: 1\r\n" * (count - 1) + b"\r\n"
+    report = drive([raw], ParserLimits(max_headers_count=limit))
+    assert len(report) == 1 + count if passes else report == ["fault 431 HPE_HEADER_OVERFLOW"]
+
+
+def test_256_equal_headers_are_all_kept():
+    """Behaviour 3.11: 512 entries, with `Host` two more."""
+    (head,) = events_of(fed(GET + b"X: 1\r\n" * 256 + b"\r\n"))
+    assert isinstance(head, RequestHead)
+    assert flat_fields(head.fields) == ["Host", "a", *["X", "1"] * 256]
+
+
+def test_10000_bytes_of_extensions_on_each_of_three_chunks_are_fine():
+    """Behaviour 9.8: the count starts anew with each chunk."""
+    raw = CHUNKED + (b"1;" + b"x" * 10_000 + b"\r\na\r\n") * 3 + b"0\r\n\r\n"
+    for pieces in ([raw], pieces_at(raw, range(0, len(raw), 100)), by_byte(raw)):
+        assert drive(pieces)[3:] == ["body b'aaa'", "end"]
+
+
+def test_a_large_body_in_tiny_chunks_has_no_extensions():
+    raw = CHUNKED + b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n"
+    assert drive([raw])[3:] == [f"body {b'a' * 20_000!r}", "end"]
+
+
+def test_require_host_lets_only_a_missing_one_pass():
+    """Behaviour 9.7, and `require_host_header=False`."""
+    lenient = ParserLimits(require_host=False)
+    assert drive([b"GET / HTTP/1.1\r\n\r\n"], lenient) == ["request GET / HTTP/1.1 = keep-alive, complete"]
+    assert drive([GET + b"Host: a\r\n\r\n"], lenient) == ["fault 400 HPE_INVALID_HOST"]
+    assert drive([b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"], lenient) == ["fault 400 HPE_INVALID_HOST"]
+
+
+# --- what comes out, and when ---
+
+
+def test_the_events_of_a_chunked_request_in_order():
+    """Behaviour 3.10: trailers come with the end, never among the headers. Point 5."""
+    head, body, end = events_of(fed(CHUNKED + b"1\r\na\r\n1\r\nb\r\n0\r\nHost: evil\r\n\r\n"))
+    assert isinstance(head, RequestHead)
+    assert (head.method, head.target, head.version) == ("POST", b"/", "1.1")
+    assert flat_fields(head.fields) == ["Host", "a", "Transfer-Encoding", "chunked"]
+    assert body == b"ab"
+    assert isinstance(end, End)
+    assert end.fields == [b"Host", b"evil"]
+    assert repr(end) == "<End 1 trailers>"
+    assert repr(head) == "<RequestHead POST / HTTP/1.1>"
+
+
+def test_a_flood_of_pipelined_requests_stays_bytes_until_each_has_its_turn():
+    """Point 7: the second head, at fault, is not looked at before the first was taken."""
+    parser = fed(GET + b"\r\n" + b"FAULT\r\n\r\n")
+    assert isinstance(parser.next_event(), RequestHead)
+    with pytest.raises(RemoteProtocolError) as first:
+        parser.next_event()
+    parser.receive(GET + b"\r\n")
+    with pytest.raises(RemoteProtocolError) as second:
+        parser.next_event()
+    assert second.value is first.value
+
+
+def test_3640_pipelined_requests_in_one_piece_all_come_out():
+    """Point 7."""
+    assert len(events_of(fed((GET + b"\r\n") * 3640))) == 3640
+
+
+def test_a_fault_that_llhttp_finds_after_the_head_leaves_no_head():
+    """Point 4."""
+    parser = fed(GET + b"Transfer-Encoding: gzip\r\n\r\n")
+    with pytest.raises(RemoteProtocolError, match="Transfer-Encoding"):
+        parser.next_event()
+
+
+def test_the_body_before_a_fault_is_reported_before_the_fault():
+    parser = fed(CHUNKED + b"2\r\nhi\r\nzzz\r\n")
+    assert isinstance(parser.next_event(), RequestHead)
+    assert parser.next_event() == b"hi"
+    with pytest.raises(RemoteProtocolError):
+        parser.next_event()
+
+
+def test_a_target_in_pieces_is_put_together():
+    """Behaviour 3.12. Point 8: `on_url` comes in pieces."""
+    target = b"/foo/bar/baz?quux=42#1337"
+    parser = RequestParser(ParserLimits())
+    for piece in by_byte(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n"):
+        parser.receive(piece)
+    (head,) = events_of(parser)
+    assert isinstance(head, RequestHead)
+    assert head.target == target
+
+
+@pytest.mark.parametrize(
+    ("raw", "mid_head"),
+    [(b"", False), (b"\r\n", False), (b"G", True), (GET, True), (GET + b"\r\n", False), (GET + b"\r\n\r\n", False), (GET + b"\r\nG", True)],
+)
+def test_mid_head_tells_whether_a_head_has_begun(raw: bytes, mid_head: bool):
+    for pieces in ([raw], by_byte(raw)):
+        parser = RequestParser(ParserLimits())
+        for piece in pieces:
+            parser.receive(piece)
+            events_of(parser)
+        assert parser.mid_head is mid_head
+
+
+def test_a_get_with_5_mib_of_body_delivers_them_intact():
+    """Behaviour 3.15."""
+    body = bytes(range(256)) * (5242880 // 256)
+    raw = GET + b"Content-Length: 5242880\r\n\r\n" + body
+    parser = RequestParser(ParserLimits())
+    events: list[RequestHead | bytes | End] = []
+    for piece in pieces_at(raw, range(0, len(raw), 65_536)):
+        parser.receive(piece)
+        events += events_of(parser)
+    assert b"".join([event for event in events if isinstance(event, bytes)]) == body
+    assert isinstance(events[-1], End)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 15, 16, 1023, 1024, 1025, 5000])
+def test_chunked_decoding_works_for_every_split(size: int):
+    """Behaviour 3.9: byte by byte included; the pieces concatenate to the body."""
+    body = (b"\r\n\r\n0\r\n\r\n" * (size // 9 + 1))[:size]
+    raw = CHUNKED + (b"%x\r\n%b\r\n" % (size, body) if size else b"") + b"0\r\n\r\n"
+    for how, pieces in cuts(raw):
+        assert drive(pieces)[3:] == ([f"body {body!r}"] if size else []) + ["end"], how
+
+
+# --- upgrades ---
+
+UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n"
+NEXT = b"GET /next HTTP/1.1\r\nHost: b\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "framing", "body", "report"),
+    [
+        ("none", b"", b"", []),
+        ("length 0", b"Content-Length: 0\r\n", b"", []),
+        ("length", b"Content-Length: 31\r\n", b"GET /evil HTTP/1.1\r\nHost: e\r\n\r\n", ["body", "end"]),
+        ("chunks", b"Transfer-Encoding: chunked\r\n", b"5\r\nGET /\r\n0\r\nX: 1\r\n\r\n", ["body", "end", "  X: 1"]),
+        ("empty chunks", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", ["end"]),
+    ],
+)
+def test_an_ignored_upgrade_still_frames_its_body(how: str, framing: bytes, body: bytes, report: list[str]):
+    """Point 3: the announced body is never parsed as a request."""
+    for pieces in ([UPGRADE + framing + b"\r\n" + body + NEXT], by_byte(UPGRADE + framing + b"\r\n" + body + NEXT)):
+        parser = RequestParser(ParserLimits())
+        events: list[RequestHead | bytes | End] = []
+        for piece in pieces:
+            parser.receive(piece)
+            while (event := parser.next_event()) is not None:
+                events.append(event)
+                if isinstance(event, RequestHead) and event.upgrade:
+                    parser.ignore_upgrade()
+        seen: list[str] = []
+        for event in events[1:-1]:
+            if isinstance(event, bytes):
+                seen += ["body"] if "body" not in seen else []
+            elif isinstance(event, End):
+                seen += ["end", *(["  X: 1"] if event.fields == [b"X", b"1"] else [])]
+        last = events[-1]
+        assert seen == report
+        assert isinstance(last, RequestHead)
+        assert (last.target, last.complete) == (b"/next", True)
+
+
+def test_an_ignored_upgrade_in_1_0_ends_the_connection():
+    """Point 3: in 1.0 too."""
+    parser = fed(b"GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n" + NEXT)
+    head = parser.next_event()
+    assert isinstance(head, RequestHead)
+    assert (head.upgrade, head.keep_alive) == (True, False)
+    parser.ignore_upgrade()
+    assert head.complete
+    assert parser.next_event() is None
+
+
+def test_the_bytes_after_an_upgrade_leave_the_parser_untouched():
+    parser = fed(UPGRADE + b"\r\n" + b"\x00\x01\r\n\r\n")
+    assert isinstance(parser.next_event(), RequestHead)
+    assert parser.next_event() is None
+    parser.receive(b"more")
+    assert parser.next_event() is None
+    assert parser.take_rest() == b"\x00\x01\r\n\r\nmore"
+    assert parser.take_rest() == b""
+
+
+# --- invariants ---
+
+ALPHABET = [b"\r\n", b"\r\n", b"\r\n\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b"GET / HTTP/1.1", b"POST /x HTTP/1.0", b"Host: a\r\n"]
+ALPHABET += [b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n"]
+ALPHABET += [b"Connection: upgrade\r\n", b"Upgrade: x\r\n", b"Expect: 100-continue\r\n", b"X: y\r\n", b"abc", b"3\r\n", b"0\r\n", b";e=f"]
+ALPHABET += [GET, CHUNKED, b"3\r\nabc\r\n", b"0\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\n", b"HTTP/1.2", b"HTTP/2.0", b"RTSP/1.0", b"\x00", b"\xff"]
+LIKE_HTTP = st.lists(st.one_of(st.sampled_from(ALPHABET), st.binary(max_size=3)), max_size=16).map(b"".join)
+
+
+@settings(deadline=None)
+@example(raw=b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", places=[15], limit=16384)
+@given(raw=st.one_of(LIKE_HTTP, st.binary()), places=st.lists(st.integers(0, 400)), limit=st.sampled_from([40, 80, 16384]))
+def test_any_bytes_however_cut_give_events_or_remote_protocol_error_and_the_same_whatever_the_cuts(
+    raw: bytes, places: list[int], limit: int
+):
+    """Point 9 as well: whatever a callback raises comes out as what it is."""
+    whole = drive([raw], ParserLimits(limit))
+    assert drive(pieces_at(raw, places), ParserLimits(limit)) == whole
+    assert drive(by_byte(raw), ParserLimits(limit)) == whole
+
+
+TOKEN = st.text("!#$%&'*+-.^_`|~0123456789abcXYZ", min_size=1, max_size=12).map("X-".__add__)
+VALUE = st.text(st.characters(max_codepoint=0xFF, exclude_categories=["Cc"]) | st.just("\t"), max_size=40)
+
+
+@settings(deadline=None)
+@given(fields=st.lists(st.tuples(TOKEN, VALUE), max_size=20), seed=st.integers(0, 99))
+def test_what_field_line_encodes_parses_back_the_same(fields: list[tuple[str, str]], seed: int):
+    """Behaviour 3.2: in order, names as spelled, duplicates kept, blanks around a value removed."""
+    raw = GET + b"".join([field_line(name, value) for name, value in fields]) + b"\r\n"
+    parser = RequestParser(ParserLimits())
+    for piece in pieces_at(raw, range(seed, len(raw), seed + 1)):
+        parser.receive(piece)
+    (head,) = events_of(parser)
+    assert isinstance(head, RequestHead)
+    assert flat_fields(head.fields)[2:] == [text for name, value in fields for text in (name, value.strip(" \t"))]
+
+
+CHUNK = st.tuples(st.binary(min_size=1, max_size=40), st.sampled_from([b"", b";a", b';a="b"']), st.booleans())
+
+
+@settings(deadline=None)
+@given(chunks=st.lists(CHUNK, max_size=8), places=st.lists(st.integers(0, 600)))
+def test_what_is_cut_into_chunks_comes_out_in_one_body(chunks: list[tuple[bytes, bytes, bool]], places: list[int]):
+    """Behaviour 3.9: upper- or lower-case sizes, however the bytes are cut."""
+    raw = CHUNKED
+    for data, extension, upper in chunks:
+        size = b"%X" % len(data) if upper else b"%x" % len(data)
+        raw += size + extension + b"\r\n" + data + b"\r\n"
+    raw += b"0\r\n\r\n"
+    body = b"".join([data for data, _, _ in chunks])
+    assert drive(pieces_at(raw, places))[3:] == ([f"body {body!r}"] if body else []) + ["end"]
+
+
+OPTION = st.sampled_from([b"close", b"keep-alive", b"upgrade", b"CLOSE", b"Keep-Alive", b"closed", b"x", b"", b"keep-alivex", b"close x"])
+OPTIONS_FIELD = st.tuples(
+    st.sampled_from([b"Connection", b"Proxy-Connection"]),
+    st.lists(st.tuples(OPTION, st.sampled_from([b",", b", ", b" , ", b",\t"])), max_size=4),
+).map(lambda field: field[0] + b": " + b"".join([option + comma for option, comma in field[1]]) + b"\r\n")
+
+
+@settings(deadline=None)
+@given(version=st.sampled_from([b"1.0", b"1.1"]), fields=st.lists(OPTIONS_FIELD, max_size=3), chunked=st.booleans())
+def test_the_head_says_keep_alive_exactly_if_the_next_request_is_looked_at(
+    version: bytes, fields: list[bytes], chunked: bool
+):
+    """Point 6: llhttp's own idea of whether the connection persists does not come through."""
+    framing = b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" if chunked else b"Content-Length: 1\r\n\r\na"
+    raw = b"POST / HTTP/" + version + b"\r\nHost: a\r\n" + b"".join(fields) + framing
+    events = events_of(fed(raw + NEXT))
+    head = events[0]
+    assert isinstance(head, RequestHead)
+    targets = [event.target for event in events if isinstance(event, RequestHead)]
+    assert targets == ([b"/", b"/next"] if head.keep_alive else [b"/"])
