@@ -160,7 +160,7 @@ class ServerConnection:
         socket = self.socket
         ready: ServerResponse | None = None  # its handler is not yet entered: a body may follow
         while self._phase is not LEAVING:
-            if self._front is not None and ready is None and not self._has_room():
+            if ready is None and (self._front is not None or self.server.pool is not None) and not self._has_room():
                 socket.pause_reading()
                 break
             try:
@@ -404,8 +404,12 @@ class ServerConnection:
         """Whether the connection may be kept after `response`, as far as we know when its head is written."""
         head = response.req._head
         server = self.server
-        if not head.keep_alive or server.closing or self._peer_ended:
+        if not head.keep_alive:
             return False
+        if server.closing or self._peer_ended:
+            behind = self._behind
+            if not behind or behind[-1] is response:
+                return False  # else those behind it are still to be delivered
         if head.expects_continue:
             return False  # the client may send its body, or may not: nobody could tell what comes next
         return not server.max_requests_per_socket or self._number(response) < server.max_requests_per_socket

@@ -125,16 +125,13 @@ def _field(name: str, value: object) -> tuple[str, _Field]:
 _cached_field = lru_cache(maxsize=1024)(_field)
 
 
-class OutgoingHeaders:
+class OutgoingHeaders(dict[str, _Field]):
     """The fields of one head that is still to be sent: in the order set, found in any letter case.
 
     A name keeps the spelling of whoever set it last (reference: `set_header`, `write_head`).
     """
 
-    __slots__ = ("fields",)
-
-    def __init__(self) -> None:
-        self.fields: dict[str, _Field] = {}  # by lower-case name
+    __slots__ = ()  # a dict by lower-case name: there is one in every response
 
     def set(self, name: str, value: object) -> None:
         """Set, or set anew in its old place. Raises as `field_line` does; nothing has changed then."""
@@ -142,58 +139,44 @@ class OutgoingHeaders:
             lower, field = _cached_field(name, value)
         else:
             lower, field = _field(name, value)
-        self.fields[lower] = field
+        self[lower] = field
 
     def add(self, name: str, value: object) -> None:
         """Set, or put one more line under those of the same name."""
-        known = self.fields.get(name.lower()) if isinstance(name, str) else None
+        known = self.get(name.lower()) if isinstance(name, str) else None
         if known is None:
             self.set(name, value)
         else:
             values = [*known[1]] if isinstance(known[1], (list, tuple)) else [known[1]]
             line = known[2] + field_line(name, value)
-            self.fields[name.lower()] = (known[0], [*values, value], line)
+            self[name.lower()] = (known[0], [*values, value], line)
 
-    def get(self, name: str) -> Any:
+    def value(self, name: str) -> Any:
         """The value as it was set, or None."""
-        field = self.fields.get(_required_name(name))
+        field = self.get(_required_name(name))
         return field[1] if field is not None else None
 
     def remove(self, name: str) -> None:
         """Forget `name`."""
-        self.fields.pop(_required_name(name), None)
+        self.pop(_required_name(name), None)
 
-    def clear(self) -> None:
-        """Forget all."""
-        self.fields.clear()
-
-    def update(self, headers: Headers) -> None:
+    def merge(self, headers: Headers) -> None:
         """Set all of `headers`; a name that comes twice within them gives two lines, as in Node.
 
         Raises:
             TypeError, ValueError: a field is invalid; nothing has changed.
         """
         if type(headers) is dict:  # the common case: no name twice, unless in two letter cases
-            self.fields.update([_field(name, value) for name, value in headers.items()])
+            self.update([_field(name, value) for name, value in headers.items()])
             return
         fresh = OutgoingHeaders()
         for name, value in field_pairs(headers):
             fresh.add(name, value)
-        self.fields.update(fresh.fields)
-
-    def __contains__(self, lower_name: str) -> bool:
-        return lower_name in self.fields
-
-    def __len__(self) -> int:
-        return len(self.fields)
-
-    def items(self) -> list[tuple[str, Any]]:
-        """Name and value of each field, in order."""
-        return [(name, value) for name, value, _ in self.fields.values()]
+        self.update(fresh)
 
     def encode(self) -> bytes:
         """The lines, each with its CRLF."""
-        return b"".join([field[2] for field in self.fields.values()])
+        return b"".join([field[2] for field in self.values()])
 
 
 def _required_name(name: str) -> str:

@@ -120,7 +120,7 @@ class OutgoingMessage(EventEmitter):
 
     def get_header(self, name: str) -> Any:
         """The value as it was set, in any letter case; None if it was not (reference: `response.getHeader`)."""
-        return self.headers.get(name)
+        return self.headers.value(name)
 
     def remove_header(self, name: str) -> None:
         """Forget a header; one that would be added automatically is not added then (reference:

@@ -26,6 +26,7 @@ MAX_HEADER_SIZE = 16 * 1024  # bytes, start line and fields together. Precedents
 MAX_CHUNK_EXTENSIONS = 16 * 1024  # bytes, of one chunk. Precedent: Node
 MAX_MESSAGE_EXTENSIONS = 64 * 1024  # bytes, of one message
 _CHUNK_SLICE = 1024  # bytes of a chunked body given to llhttp at a time: how exactly extensions are counted
+MAX_SPARE = 64  # llhttp parsers that no message needs just now, kept by a server
 _BARE_CHUNK_LINE = 20  # bytes around a chunk without extensions: 16 digits and two line ends
 
 _METHODS = {method.encode(): method for method in METHODS}
@@ -77,6 +78,7 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.parser: RequestParser
+        self.spare: list[httptools.HttpRequestParser] = []
         # bound once, so that every llhttp gets the same objects
         for name in [name for name in dir(self) if name.startswith("on_")]:
             setattr(self, name, getattr(self, name))
@@ -87,7 +89,11 @@ class _Recorder:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field, of the head or of the trailers."""
-        self.parser.fields += (name, value)
+        parser = self.parser
+        if parser.fields is None:
+            parser.fields = [name, value]
+        else:
+            parser.fields += (name, value)
 
     def on_headers_complete(self) -> None:
         """The end of a head."""
@@ -96,7 +102,10 @@ class _Recorder:
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
         parser = self.parser
-        parser.body.append(data)
+        if parser.body is None:
+            parser.body = [data]
+        else:
+            parser.body.append(data)
         parser.content += len(data)
         parser.chunk_open = False
 
@@ -179,10 +188,10 @@ class RequestParser:
         self._begin = 0  # and what is before `_begin` is done with
         self._fed = 0
         self._events: list[RequestEvent] = []
-        self.fields: list[bytes] = []
+        self.fields: list[bytes] | None = None  # of the head or the trailers under way
         self.target = b""
         self._head: RequestHead | None = None  # of the message under way
-        self.body: list[bytes] = []  # pieces not yet in `_events`
+        self.body: list[bytes] | None = None  # pieces not yet in `_events`
         self._remaining = 0  # bytes of a body of known length
         self.chunk_lines = 0  # and
         self.content = 0  # bytes of body, of the stretch being fed
@@ -190,7 +199,7 @@ class RequestParser:
         self._overhead = 0  # bytes since the last chunk line that were not body
         self._extensions = 0  # bytes of chunk extensions in this message
         self._error: RemoteProtocolError | None = None
-        self._llhttp = httptools.HttpRequestParser(self._limits.recorder)
+        self._llhttp: httptools.HttpRequestParser | None = None  # borrowed while a message is under way
 
     @property
     def mid_head(self) -> bool:
@@ -252,7 +261,7 @@ class RequestParser:
         """
         head = self._head
         assert head is not None
-        self._llhttp = httptools.HttpRequestParser(self._limits.recorder)
+        self._llhttp = None
         self._stage = _REFRAMING
         if head.chunked:
             made_up = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -286,6 +295,8 @@ class RequestParser:
             self._feed(data if fed == 0 and end == size else memoryview(data)[fed:end])
         except httptools.HttpParserUpgrade:
             self._stage = _UPGRADED
+        if self._stage is _HEAD and not unfinished:
+            self._give_back()
         if unfinished:
             self._fed = end
         elif end == size:
@@ -300,6 +311,8 @@ class RequestParser:
         self._remaining -= end - fed
         self._feed(data if fed == 0 and end == len(data) else memoryview(data)[fed:end])
         self._add_body()
+        if self._stage is _HEAD:
+            self._give_back()
         if end == len(data):
             self._forget()
         else:
@@ -321,7 +334,10 @@ class RequestParser:
         self._add_body()
         if self._stage is _CHUNKS:
             self._begin = max(self._begin, self._fed - 3)  # a blank line may have begun there
-        elif self._fed == len(data):
+            return
+        if self._stage is _HEAD:
+            self._give_back()
+        if self._fed == len(data):
             self._forget()
         else:
             self._begin = self._fed
@@ -345,11 +361,23 @@ class RequestParser:
         body = self.body
         if body:
             self._events.append(body[0] if len(body) == 1 else b"".join(body))
-            self.body = []
+            self.body = None
 
     def _feed(self, data: bytes | memoryview) -> None:
-        self._limits.recorder.parser = self
-        self._llhttp.feed_data(data)
+        recorder = self._limits.recorder
+        llhttp = self._llhttp
+        if llhttp is None:
+            spare = recorder.spare
+            llhttp = self._llhttp = spare.pop() if spare else httptools.HttpRequestParser(recorder)
+        recorder.parser = self
+        llhttp.feed_data(data)
+
+    def _give_back(self) -> None:
+        """Between messages llhttp remembers nothing, so an idle connection needs none."""
+        spare = self._limits.recorder.spare
+        if self._llhttp is not None and len(spare) < MAX_SPARE:
+            spare.append(self._llhttp)
+        self._llhttp = None
 
     def _forget(self) -> None:
         self.buffered = b""
@@ -396,19 +424,22 @@ class RequestParser:
         elif head.content_length:
             self._stage = _BODY
             self._remaining = head.content_length
-        self.fields = []
+        self.fields = None
         self.target = b""
 
     def _new_head(self) -> RequestHead:
-        version = self._llhttp.get_http_version()
+        llhttp = self._llhttp
+        assert llhttp is not None
+        version = llhttp.get_http_version()
         if version != "1.1":
             self._judge_version(version)
-        method = _METHODS.get(self._llhttp.get_method())
+        method = _METHODS.get(llhttp.get_method())
         if method is None:
             raise RemoteProtocolError("Parse Error: not an HTTP method", code="HPE_INVALID_METHOD")
-        if len(self.fields) > 2 * self._limits.max_headers_count > 0:
+        fields = self.fields or []
+        if len(fields) > 2 * self._limits.max_headers_count > 0:
             raise _overflow("number of headers", 431)
-        head = RequestHead(method, self.target, version, self.fields)
+        head = RequestHead(method, self.target, version, fields)
         judge_request(head, require_host=self._limits.require_host)
         return head
 
@@ -433,12 +464,13 @@ class RequestParser:
             self._add_body()
             if self.fields and sum(map(len, self.fields)) + 2 * len(self.fields) + 2 > self._max_header_size:
                 raise _overflow("trailers", 431)
-            self._events.append(End(self.fields))
+            self._events.append(End(self.fields or []))
             if self.fields:
                 # fields in a trailer can switch llhttp's idea of whether the connection persists
-                self.fields = []
-                self._llhttp = httptools.HttpRequestParser(self._limits.recorder)
+                self.fields = None
+                self._llhttp = None
             self._stage = _HEAD
+        self._head = None
         if not head.keep_alive:
             self._stage = _CLOSED
 

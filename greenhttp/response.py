@@ -140,14 +140,13 @@ class ServerResponse(OutgoingMessage):
             if rest:
                 raise TypeError("write_head takes a status, a message and headers")
         if headers:
-            self.headers.update(headers)
+            self.headers.merge(headers)
         self._status, self._message = code, message
         self._stage = FIXED
         return self
 
     def _encode_head(self, length: int | None) -> bytes:
         headers = self.headers
-        fields = headers.fields
         status = self._status
         request: RequestHead = self.req._head
         removed = self._removed or _NOTHING_REMOVED
@@ -155,28 +154,28 @@ class ServerResponse(OutgoingMessage):
         if message is None:
             message = STATUS_CODES.get(status, "unknown")
         parts = [_status_line(status, message), headers.encode()]
-        if self.send_date and "date" not in fields:
+        if self.send_date and "date" not in headers:
             parts.append(_date.now())
 
         # framing: RFC 9112 section 6
         framing_line = b""
         bodiless = status < 200 or status == 204 or status == 304
-        if "content-length" in fields:
-            if "transfer-encoding" in fields:
+        if "content-length" in headers:
+            if "transfer-encoding" in headers:
                 raise InvalidHeaderError(
                     "set Content-Length or Transfer-Encoding, not both", code="ERR_HTTP_INVALID_HEADER_VALUE"
                 )
-            announced, framing = content_length(headers.get("content-length")), LENGTH
+            announced, framing = content_length(headers.value("content-length")), LENGTH
         else:
             announced = -1
             if bodiless:
                 framing = NONE
-            elif "transfer-encoding" in fields:
-                framing = CHUNKED if "chunked" in str(headers.get("transfer-encoding")).lower() else UNTIL_CLOSE
+            elif "transfer-encoding" in headers:
+                framing = CHUNKED if "chunked" in str(headers.value("transfer-encoding")).lower() else UNTIL_CLOSE
             elif (
                 length is not None
                 and not self._trailers
-                and "trailer" not in fields
+                and "trailer" not in headers
                 and "content-length" not in removed
             ):
                 framing, announced = LENGTH, length
@@ -189,8 +188,8 @@ class ServerResponse(OutgoingMessage):
 
         # persistence: RFC 9112 section 9.3
         persists = framing != UNTIL_CLOSE and self._connection.may_persist(self)
-        if "connection" in fields:
-            options = [option.strip() for option in _joined(headers.get("connection")).lower().split(",")]
+        if "connection" in headers:
+            options = [option.strip() for option in _joined(headers.value("connection")).lower().split(",")]
             persists = persists and "close" not in options and (request.version == "1.1" or "keep-alive" in options)
         elif "connection" in removed:
             persists = persists and request.version == "1.1"
@@ -237,7 +236,7 @@ class ServerResponse(OutgoingMessage):
             TypeError, ValueError: a value is invalid; nothing was sent.
         """
         fields = OutgoingHeaders()
-        fields.update(hints if isinstance(hints, Mapping) else {"Link": hints})
+        fields.merge(hints if isinstance(hints, Mapping) else {"Link": hints})
         self._write_interim(b"HTTP/1.1 103 Early Hints\r\n" + fields.encode() + b"\r\n")
 
     def _write_interim(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ import _socket
 import errno
 import os
 import socket as stdlib_socket
+import stat
 from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
@@ -215,7 +216,7 @@ class Server(EventEmitter):
 
     def address(self) -> Any:
         """Where the server listens: `(host, port, ...)` or a path; None when it does not."""
-        return self._listener.getsockname() if self._acceptor is not None else None
+        return self._listener.getsockname() if self.listening else None
 
     def listen(
         self: _Self,
@@ -445,7 +446,12 @@ def _bind_path(path: str, backlog: int, mode: int | None) -> Any:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that a crashed server left behind; one that answers stays, and `bind` fails."""
+    """Remove a socket that a crashed server left behind; one that answers stays, any other file too: `bind` fails."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except OSError:  # nothing is there, or `bind` will say what is wrong
+        return
     probe = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
     try:
         probe.connect(path)

@@ -39,7 +39,7 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the che
 
     def _run(self, *_: Any) -> None:
         workers = self.workers
-        spare, park = workers.spare, workers.hub.switch
+        spare, hub = workers.spare, workers.hub
         try:
             while True:
                 task, args = self.task, self.task_args
@@ -55,7 +55,7 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the che
                 if len(spare) >= MAX_SPARE:
                     return
                 spare.append(self)
-                park()
+                hub.switch()
         finally:
             if self in spare:  # killed while it waited
                 spare.remove(self)
