@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from greenhttp.errors import RemoteProtocolError
 from greenhttp.framing import RequestHead
@@ -25,6 +26,7 @@ def drive(pieces: Iterable[bytes], limits: ParserLimits | None = None) -> list[s
     upgraded = False
     for piece in pieces:
         parser.receive(piece)
+        known, fault = fault, None
         try:
             while (event := parser.next_event()) is not None:
                 if isinstance(event, bytes):
@@ -38,10 +40,8 @@ def drive(pieces: Iterable[bytes], limits: ParserLimits | None = None) -> list[s
                 else:
                     report += _end_lines(event)
         except RemoteProtocolError as error:
-            assert fault is None or error is fault, "another fault than the first"
             fault = error
-        else:
-            assert fault is None, "the fault was forgotten"
+        assert known is None or fault is known, "another fault than the first, or it was forgotten"
     _flush(report, body)
     if fault is not None:
         report.append(f"fault {fault.status_hint} {fault.code}")
@@ -49,7 +49,6 @@ def drive(pieces: Iterable[bytes], limits: ParserLimits | None = None) -> list[s
         report.append(f"rest {parser.take_rest()!r}")
     elif parser.mid_head:
         report.append("mid-head")
-    parser.close()
     return report
 
 
@@ -92,7 +91,7 @@ def by_byte(raw: bytes) -> list[bytes]:
 def pieces_at(raw: bytes, places: Iterable[int]) -> list[bytes]:
     """Cut before the bytes with these numbers."""
     bounds = [0, *sorted(place for place in set(places) if 0 < place < len(raw)), len(raw)]
-    return [raw[start:end] for start, end in zip(bounds, bounds[1:], strict=False) if start < end]
+    return [raw[start:end] for start, end in pairwise(bounds) if start < end]
 
 
 def random_cuts(raw: bytes, seed: int) -> list[bytes]:
