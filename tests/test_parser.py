@@ -1,4 +1,4 @@
-"""`RequestParser` as such: limits, upgrades, bookkeeping, and what holds for any bytes. The corpus is in `test_wire.py`.
+"""`RequestParser` as such: limits, upgrades, bookkeeping, and what holds for any bytes. Corpus: `test_wire.py`.
 
 The points 1 to 9 named here are those of DESIGN.md, "What httptools leaves to us".
 """
@@ -8,15 +8,21 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wire.driver import by_byte, cuts, drive, pieces_at
 
 from greenhttp.errors import RemoteProtocolError
 from greenhttp.framing import RequestHead
 from greenhttp.headers import field_line, flat_fields
 from greenhttp.parser import MAX_HEADER_SIZE, End, ParserLimits, RequestParser
 
+from .wire.driver import by_byte, cuts, drive, pieces_at
+
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> None:
+    """Pure code opens and logs nothing; to look for it after each of these many cases would take a minute."""
 
 
 def fault(raw: bytes, limits: ParserLimits | None = None) -> str:
@@ -53,18 +59,34 @@ def fed(raw: bytes, limits: ParserLimits | None = None) -> RequestParser:
     ("what", "raw", "answer"),
     [
         ("target over the limit", b"GET /" + b"x" * MAX_HEADER_SIZE, "fault 414 HPE_HEADER_OVERFLOW"),
-        ("target over it, whole", b"GET /" + b"x" * MAX_HEADER_SIZE + GET[5:] + b"\r\n", "fault 414 HPE_HEADER_OVERFLOW"),
+        (
+            "target over it, whole",
+            b"GET /" + b"x" * MAX_HEADER_SIZE + GET[5:] + b"\r\n",
+            "fault 414 HPE_HEADER_OVERFLOW",
+        ),
         ("one value over the limit", GET + b"X: " + b"x" * MAX_HEADER_SIZE, "fault 431 HPE_HEADER_OVERFLOW"),
         ("one name over the limit", GET + b"x" * MAX_HEADER_SIZE, "fault 431 HPE_HEADER_OVERFLOW"),
         ("many fields over the limit", GET + b"X-Y: 1\r\n" * 3000 + b"\r\n", "fault 431 HPE_HEADER_OVERFLOW"),
         ("a head one byte over the limit", padded_head(MAX_HEADER_SIZE + 1), "fault 431 HPE_HEADER_OVERFLOW"),
         ("more than 1000 fields", GET + b"X: 1\r\n" * 1000 + b"\r\n", "fault 431 HPE_HEADER_OVERFLOW"),
         ("trailers far over the limit", CHUNKED + b"0\r\n" + b"X-Y: 1\r\n" * 9000, "fault 431 HPE_HEADER_OVERFLOW"),
-        ("trailers just over it", CHUNKED + b"0\r\nX: " + b"x" * MAX_HEADER_SIZE + b"\r\n\r\n", "fault 431 HPE_HEADER_OVERFLOW"),
+        (
+            "trailers just over it",
+            CHUNKED + b"0\r\nX: " + b"x" * MAX_HEADER_SIZE + b"\r\n\r\n",
+            "fault 431 HPE_HEADER_OVERFLOW",
+        ),
         ("extensions of one chunk", CHUNKED + b"1;" + b"x" * 20_000, "fault 413 HPE_CHUNK_EXTENSIONS_OVERFLOW"),
-        ("extensions of many chunks", CHUNKED + (b"1;" + b"x" * 10_000 + b"\r\na\r\n") * 8, "fault 413 HPE_CHUNK_EXTENSIONS_OVERFLOW"),
+        (
+            "extensions of many chunks",
+            CHUNKED + (b"1;" + b"x" * 10_000 + b"\r\na\r\n") * 8,
+            "fault 413 HPE_CHUNK_EXTENSIONS_OVERFLOW",
+        ),
         ("another expectation", GET + b"Expect: tea\r\n\r\n", "fault 417 HPE_USER"),
-        ("another coding", GET + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "fault 501 HPE_INVALID_TRANSFER_ENCODING"),
+        (
+            "another coding",
+            GET + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+            "fault 501 HPE_INVALID_TRANSFER_ENCODING",
+        ),
         ("another version", b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", "fault 505 HPE_INVALID_VERSION"),
         ("no host", b"GET / HTTP/1.1\r\n\r\n", "fault 400 HPE_INVALID_HOST"),
     ],
@@ -116,7 +138,9 @@ def test_the_limit_for_trailers_is_exact_however_they_are_cut(size: int):
         assert drive(pieces, ParserLimits(100))[3:] == expected, how
 
 
-@pytest.mark.parametrize(("count", "limit", "passes"), [(1000, 1000, True), (1001, 1000, False), (2000, 0, True), (2, 1, False)])
+@pytest.mark.parametrize(
+    ("count", "limit", "passes"), [(1000, 1000, True), (1001, 1000, False), (2000, 0, True), (2, 1, False)]
+)
 def test_max_headers_count_is_the_largest_number_allowed_and_0_is_none(count: int, limit: int, passes: bool):
     """Behaviour 9.1: 2000 lines, 0 sets no limit."""
     raw = GET + b"X: 1\r\n" * (count - 1) + b"\r\n"
@@ -212,7 +236,15 @@ def test_a_target_in_pieces_is_put_together():
 
 @pytest.mark.parametrize(
     ("raw", "mid_head"),
-    [(b"", False), (b"\r\n", False), (b"G", True), (GET, True), (GET + b"\r\n", False), (GET + b"\r\n\r\n", False), (GET + b"\r\nG", True)],
+    [
+        (b"", False),
+        (b"\r\n", False),
+        (b"G", True),
+        (GET, True),
+        (GET + b"\r\n", False),
+        (GET + b"\r\n\r\n", False),
+        (GET + b"\r\nG", True),
+    ],
 )
 def test_mid_head_tells_whether_a_head_has_begun(raw: bytes, mid_head: bool):
     for pieces in ([raw], by_byte(raw)):
@@ -307,16 +339,56 @@ def test_the_bytes_after_an_upgrade_leave_the_parser_untouched():
 
 # --- invariants ---
 
-ALPHABET = [b"\r\n", b"\r\n", b"\r\n\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b"GET / HTTP/1.1", b"POST /x HTTP/1.0", b"Host: a\r\n"]
-ALPHABET += [b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n"]
-ALPHABET += [b"Connection: upgrade\r\n", b"Upgrade: x\r\n", b"Expect: 100-continue\r\n", b"X: y\r\n", b"abc", b"3\r\n", b"0\r\n", b";e=f"]
-ALPHABET += [GET, CHUNKED, b"3\r\nabc\r\n", b"0\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\n", b"HTTP/1.2", b"HTTP/2.0", b"RTSP/1.0", b"\x00", b"\xff"]
+ALPHABET = [
+    b"\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b"GET / HTTP/1.1",
+    b"POST /x HTTP/1.0",
+    b"Host: a\r\n",
+]
+ALPHABET += [
+    b"Content-Length: 3\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+    b"Connection: keep-alive\r\n",
+]
+ALPHABET += [
+    b"Connection: upgrade\r\n",
+    b"Upgrade: x\r\n",
+    b"Expect: 100-continue\r\n",
+    b"X: y\r\n",
+    b"abc",
+    b"3\r\n",
+    b"0\r\n",
+    b";e=f",
+]
+ALPHABET += [
+    GET,
+    CHUNKED,
+    b"3\r\nabc\r\n",
+    b"0\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\n",
+    b"HTTP/1.2",
+    b"HTTP/2.0",
+    b"RTSP/1.0",
+    b"\x00",
+    b"\xff",
+]
 LIKE_HTTP = st.lists(st.one_of(st.sampled_from(ALPHABET), st.binary(max_size=3)), max_size=16).map(b"".join)
 
 
 @settings(deadline=None)
 @example(raw=b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", places=[15], limit=16384)
-@given(raw=st.one_of(LIKE_HTTP, st.binary()), places=st.lists(st.integers(0, 400)), limit=st.sampled_from([40, 80, 16384]))
+@given(
+    raw=st.one_of(LIKE_HTTP, st.binary()), places=st.lists(st.integers(0, 400)), limit=st.sampled_from([40, 80, 16384])
+)
 def test_any_bytes_however_cut_give_events_or_remote_protocol_error_and_the_same_whatever_the_cuts(
     raw: bytes, places: list[int], limit: int
 ):
@@ -359,7 +431,9 @@ def test_what_is_cut_into_chunks_comes_out_in_one_body(chunks: list[tuple[bytes,
     assert drive(pieces_at(raw, places))[3:] == ([f"body {body!r}"] if body else []) + ["end"]
 
 
-OPTION = st.sampled_from([b"close", b"keep-alive", b"upgrade", b"CLOSE", b"Keep-Alive", b"closed", b"x", b"", b"keep-alivex", b"close x"])
+OPTION = st.sampled_from(
+    [b"close", b"keep-alive", b"upgrade", b"CLOSE", b"Keep-Alive", b"closed", b"x", b"", b"keep-alivex", b"close x"]
+)
 OPTIONS_FIELD = st.tuples(
     st.sampled_from([b"Connection", b"Proxy-Connection"]),
     st.lists(st.tuples(OPTION, st.sampled_from([b",", b", ", b" , ", b",\t"])), max_size=4),
