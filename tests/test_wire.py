@@ -106,3 +106,28 @@ def test_a_fault_says_what_was_wrong_and_what_to_answer(case: Path):
         list(iter(parser.next_event, None))
     assert caught.value.status_hint in (400, 413, 414, 417, 431, 501, 505)
     assert caught.value.code in CODES
+
+
+def stems(part: str) -> list[Path]:
+    return [case for case in INVALID if part in case.stem]
+
+
+def test_a_bare_lf_or_cr_in_a_head_is_refused():
+    """Behaviour 9.4."""
+    cases = [case for case in stems("bare-") if not case.stem.startswith(("chunk", "trailer"))]
+    assert len(cases) >= 8
+    for case in cases:
+        assert [line[:9] for line in drive([case.read_bytes()])] == ["fault 400"], case.stem
+
+
+def test_a_continuation_line_is_refused():
+    """Behaviour 3.6."""
+    assert len(stems("obs-fold")) >= 5
+    for case in stems("obs-fold"):
+        assert drive([case.read_bytes()])[-1].startswith("fault 400 "), case.stem
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_the_version_is_that_of_the_first_line(version: str):
+    """Behaviour 3.1, as far as the parser goes."""
+    assert f" HTTP/{version} =" in drive([f"GET / HTTP/{version}\r\nHost: a\r\n\r\n".encode()])[0]
