@@ -369,8 +369,12 @@ class OutgoingMessage(EventEmitter):
 
     def sent(self, error: BaseException | None) -> None:
         """Never blocks: the operating system has the whole message, or never will."""
-        if error is not None or self._stage is not ENDED:
-            return  # `lost` follows, or has come
+        if self._stage is not ENDED:
+            return  # `lost` has come
+        if error is not None:
+            # given to the socket whole, the connection does not know it any more
+            self.lost(error if isinstance(error, Exception) else ConnectionLostError(str(error), code="ECONNRESET"))
+            return
         self._stage = FINISHED
         self._needs_drain = False
         if self._listeners is not None or self._callbacks is not None:

@@ -96,7 +96,9 @@ class ServerResponse(OutgoingMessage):
 
     @status_code.setter
     def status_code(self, code: int) -> None:
-        self._status = _checked_status(code)
+        code = _checked_status(code)
+        if self._stage is OPEN:  # later it would not be what is sent
+            self._status = code
 
     @property
     def status_message(self) -> str | None:
@@ -107,7 +109,8 @@ class ServerResponse(OutgoingMessage):
     def status_message(self, message: str | None) -> None:
         if message is not None:
             validate_header_value("status message", message)
-        self._message = message
+        if self._stage is OPEN:
+            self._message = message
 
     def write_head(self: _Self, status: int, *message_and_headers: Any, headers: Headers | None = None) -> _Self:
         """Fix the status and the headers; they leave with the first bytes of the body (reference:

@@ -1,4 +1,4 @@
-"""Fixtures of the live tests. What a test leaves behind is its failure: connections, descriptors, log records, hub errors."""
+"""Fixtures of the live tests. What a test leaves behind fails it: connections, descriptors, log records."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def nothing_left(request: pytest.FixtureRequest, logged: Logged, monkeypatch: py
 def serve(nothing_left: None) -> Iterator[Callable[..., greenhttp.Server]]:
     """`serve(handler, **options)`: a server on a free port of 127.0.0.1, closed after the test.
 
-    The clients of `connect` are closed before it, so what it then still holds is a connection that it has lost sight of.
+    The clients of `connect` are closed before it, so what it then still holds is a connection it has lost sight of.
     """
     servers: list[greenhttp.Server] = []
 
