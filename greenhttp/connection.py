@@ -26,7 +26,7 @@ from .incoming import IncomingMessage, aborted_error
 from .parser import End, ParserLimits, RequestParser
 from .rate import RateMeter
 from .response import ServerResponse
-from .sockets import Socket
+from .sockets import LINGER_BYTES, Socket
 from .status import STATUS_CODES
 from .workers import Workers, log
 
@@ -186,6 +186,9 @@ class ServerConnection:
                     if not more:
                         break
             elif event is None:
+                if self._receiving is not None and self._rate is None:
+                    self._rate = RateMeter(self.server.min_data_rate, socket.last_activity, socket.bytes_read)
+                    self._schedule(socket.last_activity)
                 if ready is not None:
                     self._handle(ready)
                     ready = None
@@ -246,8 +249,6 @@ class ServerConnection:
             self._receiving = request
             self._drain_left = -1
             request.open_body()
-            self._rate = RateMeter(self.server.min_data_rate, time.monotonic(), socket.bytes_read)
-            self._schedule(socket.last_activity)
         response = ServerResponse(request, self, socket)
         if self._front is None:
             self._front = response
@@ -392,11 +393,13 @@ class ServerConnection:
 
     def _resume(self) -> None:
         """In the hub."""
-        if self._phase is LEAVING or self.socket.destroyed:
-            return
-        if not self._peer_ended:
-            self.socket.resume_reading()
-        self._advance()
+        if self._phase is not LEAVING and not self.socket.destroyed:
+            if not self._peer_ended:
+                self.socket.resume_reading()
+            self._advance()
+        pool = self.server.pool
+        if pool is not None and not pool.full():
+            self.server.pool_has_room()  # the room was not used here: wake the next
 
     # --- out: called by responses ---
 
@@ -496,12 +499,13 @@ class ServerConnection:
         self.socket.pause_reading()
         request, self._receiving = self._receiving, None
         if request is not None:
-            request.abort(error)
             queue = [self._front, *(self._behind or ())]
             for response in queue:
                 if response is not None and response.req is request:
-                    self._supersede(response)
+                    self._supersede(response)  # first, or what a reader makes of the error would be the answer
+                    request.abort(error)
                     return
+            request.abort(error)
         if self._front is None:
             self._refuse_now()
 
@@ -527,6 +531,8 @@ class ServerConnection:
         if self.server.listener_count("client_error"):
             self._phase = LEAVING
             socket.owner = None
+            socket.lingers = LINGER_BYTES  # what follows is thrown away, so that the peer's end is seen
+            socket.resume_reading()
             self._workers.dispatch(self._tell_client_error, error)
             self._forget()
             return
