@@ -435,7 +435,7 @@ class ServerConnection:
             return
         if response.is_last:
             self._front = None
-            request.close()
+            self._close_request(request)
             self._leave()
             return
         receiving = self._receiving is request
@@ -445,14 +445,14 @@ class ServerConnection:
             if not inflow.asked:  # nobody reads it: make way for the next request
                 self._drain_left = MAX_DRAIN - inflow.size
                 inflow.chunks.clear()
-                request.close()
+                self._close_request(request)
                 if self._drain_left < 0:
                     self._front = None
                     self._leave()
                     return
                 self.resume_soon()
         else:
-            request.close()
+            self._close_request(request)
         behind = self._behind
         if behind:
             self._front = behind.pop(0)
@@ -465,6 +465,13 @@ class ServerConnection:
             self._workers.hub.loop.run_callback(self._hand_over)
         elif not receiving:
             self._to_idle()
+
+    def _close_request(self, request: IncomingMessage) -> None:
+        """The answer was given to the socket: the exchange is over when the kernel has it."""
+        if request._listeners is None or not self.socket.queued:
+            request.close()
+        else:
+            self.socket.when_sent(lambda error: request.abort(aborted_error()) if error else request.close())
 
     def _to_idle(self) -> None:
         if self._phase is LEAVING:

@@ -14,7 +14,7 @@ import gevent
 from .errors import BodyLengthError, ConnectionLostError, InvalidHeaderError, MessageStateError
 from .events import EventEmitter
 from .headers import Headers, OutgoingHeaders, field_line, field_pairs
-from .sockets import Socket
+from .sockets import Socket, WriteDone
 from .streams import Data, encode
 from .workers import Workers, log
 
@@ -97,7 +97,7 @@ class OutgoingMessage(EventEmitter):
         self._announced = -1  # the Content-Length
         self._written = 0  # bytes of body
         self._turn = False  # whether the bytes may go to the socket; those before are held
-        self._held: list[bytes] | None = None
+        self._held: list[bytes | WriteDone] | None = None  # with the callbacks of those bytes
         self._held_size = 0
         self._needs_drain = False
         self._removed: frozenset[str] | None = None  # automatic headers that the user removed
@@ -327,7 +327,10 @@ class OutgoingMessage(EventEmitter):
         held, self._held = self._held, None
         if held:
             self._held_size = 0
-            self.socket.send(b"".join(held))
+            self.socket.send(b"".join([entry for entry in held if not callable(entry)]))
+            for entry in held:
+                if callable(entry):
+                    self.socket.when_sent(entry)
         if self._stage is ENDED:
             self._ended()
 
@@ -358,7 +361,12 @@ class OutgoingMessage(EventEmitter):
         def done(error: BaseException | None) -> None:
             self.workers.soon(self._call_back, callback, error)
 
-        self.socket.when_sent(done)
+        if self._turn:
+            self.socket.when_sent(done)
+        elif self._held is None:
+            self._held = [done]
+        else:
+            self._held.append(done)
 
     @property
     def workers(self) -> Workers:
@@ -395,7 +403,10 @@ class OutgoingMessage(EventEmitter):
         if self._stage in (FINISHED, CLOSED):
             return
         self._stage = CLOSED
-        self._held, self._held_size = None, 0
+        held, self._held, self._held_size = self._held, None, 0
+        for entry in held or ():
+            if callable(entry):
+                entry(error)
         callbacks, self._callbacks = self._callbacks, None
         if self._listeners is not None or callbacks:
             self.workers.dispatch(self._tell_lost, callbacks or [], error)

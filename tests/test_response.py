@@ -730,3 +730,37 @@ def test_a_response_ended_after_the_handler_returned_is_complete(serve, connect)
 
     with bounded("the answer"):
         assert answer(serve, connect, handler).body == b"later"
+
+
+def test_the_request_of_a_response_that_is_still_queued_hears_of_the_lost_client(serve, connect):
+    """Behaviour 3.20: the answer is in progress until the kernel has it, `end()` or not"""
+    heard = Heard()
+
+    def handler(req, res):
+        heard.listen(req, "aborted", "close")
+        res.end(b"x" * 8_000_000)
+        heard.note("ended")
+
+    client = connect(serve(handler), receive_buffer=4096).send(get())
+    heard.wait_for("ended")
+    client.reset()
+    heard.wait_for("close")
+    assert heard.names == ["ended", "aborted", "close"]
+
+
+def test_a_pipelined_response_that_is_lost_gives_its_callbacks_the_error(serve, connect):
+    """Behaviour 2.27, 2.30"""
+    heard = Heard()
+
+    def handler(req, res):
+        if req.url == "/behind":
+            heard.listen(res, "finish", "close")
+            res.write("x", None, lambda *args: heard.note("written", *args))
+            res.end(None, None, lambda *args: heard.note("ended", *args))
+
+    client = connect(serve(handler)).send(get("/front") + get("/behind"))
+    client.half_close()
+    heard.wait_for("close")
+    assert isinstance(heard.wait_for("ended")[0], OSError)
+    assert isinstance(heard.wait_for("written")[0], OSError)
+    assert "finish" not in heard.names
