@@ -160,7 +160,11 @@ class ServerConnection:
         socket = self.socket
         ready: ServerResponse | None = None  # its handler is not yet entered: a body may follow
         while self._phase is not LEAVING:
-            if ready is None and (self._front is not None or self.server.pool is not None) and not self._has_room():
+            if (
+                ready is None
+                and (self._front is not None or socket.queued or self.server.pool is not None)
+                and not self._has_room()
+            ):
                 socket.pause_reading()
                 break
             try:
@@ -217,6 +221,9 @@ class ServerConnection:
         if receiving is not None:
             inflow = receiving._inflow
             return inflow is None or self._drain_left >= 0 or inflow.size < inflow.mark
+        most = self.server.max_requests_per_socket
+        if most and self._requests >= most:
+            return False
         return self.server.may_handle(self)
 
     def _settle(self) -> None:
