@@ -26,6 +26,7 @@ MAX_HEADER_SIZE = 16 * 1024  # bytes, start line and fields together. Precedents
 MAX_CHUNK_EXTENSIONS = 16 * 1024  # bytes, of one chunk. Precedent: Node
 MAX_MESSAGE_EXTENSIONS = 64 * 1024  # bytes, of one message
 _CHUNK_SLICE = 1024  # bytes of a chunked body given to llhttp at a time: how exactly extensions are counted
+LONG_BODY = 64 * 1024  # bytes from which on a body of known length does not pass through llhttp
 MAX_SPARE = 64  # llhttp parsers that no message needs just now, kept by a server
 _BARE_CHUNK_LINE = 20  # bytes around a chunk without extensions: 16 digits and two line ends
 
@@ -309,7 +310,13 @@ class RequestParser:
         data, fed = self.buffered, self._fed
         end = min(len(data), fed + self._remaining)
         self._remaining -= end - fed
-        self._feed(data if fed == 0 and end == len(data) else memoryview(data)[fed:end])
+        part = data if fed == 0 and end == len(data) else memoryview(data)[fed:end]
+        if self._llhttp is not None:
+            self._feed(part)
+        else:
+            self.body = [bytes(part)]
+            if not self._remaining:
+                self.message_completed()
         self._add_body()
         if self._stage is _HEAD:
             self._give_back()
@@ -424,6 +431,8 @@ class RequestParser:
         elif head.content_length:
             self._stage = _BODY
             self._remaining = head.content_length
+            if head.content_length >= LONG_BODY:
+                self._llhttp = None  # it would only copy what needs no parsing
         self.fields = None
         self.target = b""
 

@@ -27,6 +27,7 @@ __all__ = ["Owner", "Socket", "WriteDone"]
 
 READ_SIZE = 64 * 1024  # bytes asked of the kernel at a time, while they come in such amounts;
 SMALL_READ_SIZE = 4 * 1024  # else so many: a large buffer for each request head would cost as much as its parsing
+MAX_READS = 8  # of one socket in a row
 LINGER_TIME = 2.0  # seconds that a closing connection waits for the peer's end. Precedents: nginx 5, Apache 2
 LINGER_BYTES = 1024 * 1024  # bytes thrown away meanwhile
 _MAX_BUFFERS = 64  # handed to one sendmsg; well under IOV_MAX
@@ -225,10 +226,17 @@ class Socket(Readable):
     # --- in ---
 
     def _on_readable(self) -> None:
-        """In the hub."""
+        """In the hub: read once; while much comes, a few times more before others have their turn."""
+        for _ in range(MAX_READS):
+            self._read()
+            if self._read_size is SMALL_READ_SIZE or not self._reading_on:
+                return
+
+    def _read(self) -> None:
         try:
             data = self._sock.recv(self._read_size)
         except (BlockingIOError, InterruptedError):
+            self._read_size = SMALL_READ_SIZE
             return
         except OSError as error:
             self.destroy(error)
@@ -240,7 +248,7 @@ class Socket(Readable):
             return
         size = len(data)
         self.bytes_read += size
-        self._read_size = READ_SIZE if size >= SMALL_READ_SIZE else SMALL_READ_SIZE
+        self._read_size = READ_SIZE if size == self._read_size else SMALL_READ_SIZE
         owner = self.owner
         if owner is not None:
             owner.data_received(data)

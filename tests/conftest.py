@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import http.client
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -145,3 +146,21 @@ def connect(serve: object) -> Iterator[Callable[..., RawClient]]:
     yield make
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def ask() -> Iterator[Callable[..., http.client.HTTPResponse]]:
+    """`ask(port, path, method, body)`: a blocking request to another process; closed after the test."""
+    connections: list[http.client.HTTPConnection] = []
+
+    def make(port: int, path: str = "/", method: str = "GET", body: bytes | None = None) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3 * LIMIT)
+        connections.append(connection)
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        connections.append(response)  # type: ignore[arg-type]  # it holds the socket too
+        return response
+
+    yield make
+    for connection in connections:
+        connection.close()

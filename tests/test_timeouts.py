@@ -237,3 +237,20 @@ def test_a_body_that_we_do_not_read_is_not_called_slow(serve, connect, monkeypat
 
     client = connect(serve(handler, min_data_rate=1_000_000)).send(get(method="POST", body=body))
     assert client.read_response().body == b"300000"
+
+
+def test_a_request_that_waits_for_the_pool_is_not_called_late(serve, connect):
+    go, began = Event(), Event()
+
+    def handler(req, res):
+        began.set()
+        go.wait()
+        res.end(req.url)
+
+    server = serve(handler, pool=1, headers_timeout=0.05, keep_alive_timeout=0.05)
+    first = connect(server).send(get("/1"))
+    assert began.wait(5)
+    second = connect(server).send(get("/2"))
+    gevent.spawn_later(0.2, go.set)
+    assert first.read_response().body == b"/1"
+    assert second.read_response().body == b"/2"
