@@ -661,6 +661,8 @@ class ServerConnection:
         deadline = NEVER
         if phase == LEAVING:
             return NEVER
+        if phase != BUSY and not self.socket._reading_on and not self.socket.queued:
+            self._since = now  # it waits for the pool: that time is ours, not the client's
         if phase == IDLE:
             if self._idle_timeout:
                 deadline = self._since + self._idle_timeout + KEEP_ALIVE_GRACE
