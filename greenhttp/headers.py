@@ -70,6 +70,8 @@ def validate_header_value(name: str, value: object) -> None:
 @lru_cache(maxsize=1024)  # names and values repeat from response to response
 def _checked_line(name: str, value: str) -> bytes:
     validate_header_name(name)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"the value of header {name!r} must be text or a number, not bytes")
     validate_header_value(name, value)
     return f"{name}: {value}\r\n".encode("latin-1")
 
@@ -88,6 +90,8 @@ def field_line(name: str, value: object) -> bytes:
         validate_header_name(name)
         return b"".join([field_line(name, item) for item in value])
     validate_header_name(name)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"the value of header {name!r} must be text or a number, not bytes")
     validate_header_value(name, value)
     return f"{name}: {value!s}\r\n".encode("latin-1")  # not what a `__format__` gives: that was not judged
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import gevent
+from gevent.event import Event
 
 from .errors import BodyLengthError, ConnectionLostError, InvalidHeaderError, MessageStateError
 from .events import EventEmitter
@@ -74,6 +75,7 @@ class OutgoingMessage(EventEmitter):
         "_held_size",
         "_needs_drain",
         "_removed",
+        "_room",
         "_stage",
         "_trailers",
         "_turn",
@@ -99,6 +101,7 @@ class OutgoingMessage(EventEmitter):
         self._turn = False  # whether the bytes may go to the socket; those before are held
         self._held: list[bytes | WriteDone] | None = None  # with the callbacks of those bytes
         self._held_size = 0
+        self._room: Event | None = None  # set when nothing is held any more
         self._needs_drain = False
         self._removed: frozenset[str] | None = None  # automatic headers that the user removed
         self._trailers: bytes = b""
@@ -324,9 +327,8 @@ class OutgoingMessage(EventEmitter):
     def take_turn(self) -> None:
         """It is this message's turn on the connection: what was held goes out."""
         self._turn = True
-        held, self._held = self._held, None
+        held = self._release_held()
         if held:
-            self._held_size = 0
             self.socket.send(b"".join([entry for entry in held if not callable(entry)]))
             for entry in held:
                 if callable(entry):
@@ -334,11 +336,20 @@ class OutgoingMessage(EventEmitter):
         if self._stage is ENDED:
             self._ended()
 
+    def _release_held(self) -> list[bytes | WriteDone]:
+        """Take out what was held; a greenlet that waits because that is too much goes on."""
+        held, self._held, self._held_size = self._held or [], None, 0
+        if self._room is not None:
+            self._room.set()
+        return held
+
     def drop_unsent(self) -> bool:
         """Undo the whole message if none of it has gone to the socket yet. Returns whether that was so."""
-        if self._stage >= FIXED and self._turn and self._stage != FIXED:
+        if self._turn and self._stage > FIXED:
             return False
-        self._held, self._held_size = None, 0
+        for entry in self._release_held():
+            if callable(entry):
+                entry(MessageStateError("the response was replaced before it was sent", code="ERR_STREAM_DESTROYED"))
         self._stage = OPEN
         self._framing, self._announced, self._written = NONE, -1, 0
         self.headers.clear()
@@ -355,7 +366,9 @@ class OutgoingMessage(EventEmitter):
             if self._turn:
                 self.socket.wait_for_room()
             else:
-                gevent.sleep(0.01)
+                if self._room is None:
+                    self._room = Event()
+                self._room.wait()
 
     def _when_sent(self, callback: Callable[..., object]) -> None:
         def done(error: BaseException | None) -> None:
@@ -403,8 +416,7 @@ class OutgoingMessage(EventEmitter):
         if self._stage in (FINISHED, CLOSED):
             return
         self._stage = CLOSED
-        held, self._held, self._held_size = self._held, None, 0
-        for entry in held or ():
+        for entry in self._release_held():
             if callable(entry):
                 entry(error)
         callbacks, self._callbacks = self._callbacks, None
