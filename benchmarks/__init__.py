@@ -1,1 +1,1 @@
-"""Server benchmarks: the same work, asked of greenhttp and its peers side by side. Run `python -m benchmarks`."""
+"""The same work, asked of greenhttp and its peers side by side. Run `python -m benchmarks`."""

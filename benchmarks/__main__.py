@@ -13,7 +13,7 @@ from types import FrameType
 
 from . import machine, report
 from .contenders import CONTENDERS, Contender
-from .results import BASELINE, Results, VoidRun
+from .results import BASELINE, Results, VoidRunError
 from .runner import compare, greet
 from .scenarios import SCENARIOS, Scenario
 from .settings import Settings
@@ -22,10 +22,11 @@ _BUSY = 0.3  # load average from which on the machine is not ours alone
 
 
 def main() -> int:
-    """Returns the exit status: 0 if every run counts, 1 if one is void or nothing could run, 130 on Ctrl-C."""
+    """Returns the exit status: 0 if every run counts, 1 if one is void or none could be, 130 on Ctrl-C."""
     arguments = _parse()
     settings = Settings(arguments.rounds, arguments.seconds, arguments.mib, arguments.connections)
     signal.signal(signal.SIGTERM, _interrupt)
+    ours = machine.about()
     cores = machine.Cores.choose()
     os.sched_setaffinity(0, {cores.load})  # ours and our load generators'; a server is moved as it starts
     _say_what_disturbs(cores)
@@ -48,24 +49,27 @@ def main() -> int:
     if done:
         print(f"\n{report.summary(done, list(versions))}")
     if arguments.json is not None:
-        whole = {"machine": machine.about(), "settings": asdict(settings), "contenders": versions}
+        whole = {"machine": ours, "settings": asdict(settings), "contenders": versions}
         arguments.json.write_text(json.dumps({**whole, "results": report.as_json(done)}, indent=2) + "\n")
     return status
 
 
 def _parse() -> argparse.Namespace:
     defaults = Settings()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Server benchmarks, side by side.")
-    names = [scenario.name for scenario in SCENARIOS]
-    parser.add_argument("--only", nargs="+", metavar="SCENARIO", choices=names, default=names, help=", ".join(names))
-    names = [contender.name for contender in CONTENDERS]
-    parser.add_argument("--contenders", nargs="+", metavar="NAME", choices=names, default=names, help=", ".join(names))
-    parser.add_argument("--rounds", type=_positive, default=defaults.rounds, help="default %(default)s")
-    parser.add_argument("--seconds", type=_positive, default=defaults.seconds, help="of a timing; default %(default)s")
-    parser.add_argument("--mib", type=_positive, default=defaults.mib,
-                        help="size of the large upload and downloads; default %(default)s, 1024 for 1 GiB")  # fmt: skip
-    parser.add_argument("--connections", type=_positive, default=defaults.connections,
-                        help="idle or parked at a time; default %(default)s")  # fmt: skip
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Servers, side by side.")
+    for option, names in (
+        ("--only", [scenario.name for scenario in SCENARIOS]),
+        ("--contenders", [contender.name for contender in CONTENDERS]),
+    ):
+        known = ", ".join(names)
+        parser.add_argument(option, nargs="+", metavar="NAME", choices=names, default=names, help=known)
+    for option, default, meaning in (
+        ("--rounds", defaults.rounds, "how often each contender runs in each scenario"),
+        ("--seconds", defaults.seconds, "length of one timing"),
+        ("--mib", defaults.mib, "size of the large upload and downloads; 1024 for 1 GiB"),
+        ("--connections", defaults.connections, "idle or parked at a time"),
+    ):
+        parser.add_argument(option, type=_positive, default=default, help=f"{meaning} (default {default})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save every figure of every round")
     return parser.parse_args()
 
@@ -86,7 +90,7 @@ def _say_what_disturbs(cores: machine.Cores) -> None:
     if cores.server == cores.load:
         print("one core only: server and load generator share it, and the figures mean little")
     if (load := os.getloadavg()[0]) > _BUSY:
-        print(f"load average {load:.1f} before we begin: something else is running, take the figures with care")
+        print(f"load average {load:.1f} before we begin: something else runs, take the figures with care")
 
 
 def _possible(names: list[str], settings: Settings, open_files: int) -> list[Scenario]:
@@ -109,7 +113,7 @@ def _present(names: list[str], core: int, versions: dict[str, str]) -> list[Cont
     for contender in (contender for contender in CONTENDERS if contender.name in names):
         try:
             versions[contender.name] = greet(contender, core)
-        except VoidRun as void:
+        except VoidRunError as void:
             print(f"{contender.name}: skipped, {void}")
         else:
             present.append(contender)

@@ -1,5 +1,5 @@
-"""Who takes part. To add one: write a server program that prints its port on the first line and what it is on the
-second, serves the paths of `servers/greenhttp_server.py`, and give it a line here.
+"""Who takes part. To add one: write a server program that prints its port on the first line and what it is on
+the second, serves the paths of `servers/greenhttp_server.py`, and give it a line here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["CONTENDERS", "ROOT", "Contender"]
 
-ROOT = Path(__file__).resolve().parent.parent  # servers run from here, so that they find this tree's greenhttp
+ROOT = Path(__file__).resolve().parent.parent  # servers run from here and so find this tree's greenhttp
 _SERVERS = Path(__file__).resolve().parent / "servers"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import select
 import socket
 from types import TracebackType
 
 from .exchange import TIMEOUT, receive
-from .results import VoidRun
+from .results import VoidRunError
 
 __all__ = ["BATCH", "Crowd"]
 
@@ -26,7 +27,9 @@ class Crowd:
     def __enter__(self) -> Crowd:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for sock in self._sockets:
             sock.close()
 
@@ -40,7 +43,7 @@ class Crowd:
             for _ in range(count):
                 self._connect().sendall(request)
         except OSError as error:
-            raise VoidRun(f"connection {len(self)}: {error!r}") from error
+            raise VoidRunError(f"connection {len(self)}: {error!r}") from error
 
     def receive(self, reply: bytes, count: int) -> None:
         """Read the answers that the newest `count` connections wait for; each must be `reply`."""
@@ -50,20 +53,17 @@ class Crowd:
                 response.begin()
                 receive(response, reply)
             except (OSError, http.client.HTTPException) as error:
-                raise VoidRun(f"answer on connection {number}: {error!r}") from error
+                raise VoidRunError(f"answer on connection {number}: {error!r}") from error
             finally:
                 response.close()
 
     def must_be_silent(self) -> None:
-        """Raises VoidRun if a connection was closed, or answered unasked."""
-        for number, sock in enumerate(self._sockets, 1):
-            try:
-                seen = sock.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise VoidRun(f"waiting connection {number}: {error!r}") from error
-            raise VoidRun(f"waiting connection {number} was {'answered' if seen else 'closed'} by the server")
+        """Raises VoidRunError if a connection was closed, or answered unasked."""
+        poll = select.poll()
+        for sock in self._sockets:
+            poll.register(sock, select.POLLIN)
+        if ready := poll.poll(0):
+            raise VoidRunError(f"{len(ready)} of {len(self)} waiting connections were closed or answered")
 
     def _connect(self) -> socket.socket:
         sock = socket.socket()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .results import VoidRun
+from .results import VoidRunError
 
-__all__ = ["TIMEOUT", "Exchange", "receive"]
+__all__ = ["TIMEOUT", "Exchange", "asked", "receive"]
 
 TIMEOUT = 30.0  # seconds without a byte, then the run is void
 
@@ -24,30 +26,45 @@ class Exchange:
         """Ask once and compare everything.
 
         Raises:
-            VoidRun: status, fields or body are not what they should be.
+            VoidRunError: status, fields or body are not what they should be.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-        try:
-            connection.request(self.method, self.path, self.body)
-            self._compare(connection.getresponse())
-        except (OSError, http.client.HTTPException) as error:
-            raise VoidRun(f"{self.method} {self.path}: {error!r}") from error
-        finally:
-            connection.close()
-
-    def _compare(self, response: http.client.HTTPResponse) -> None:
-        receive(response, self.reply)
-        framing = "chunked" if self.chunked else str(len(self.reply))
         name = "Transfer-Encoding" if self.chunked else "Content-Length"
-        for field, wanted in (("Content-Type", "text/plain"), (name, framing)):
-            if response.getheader(field) != wanted:
-                raise VoidRun(f"{self.path} sends {field}: {response.getheader(field)}, not {wanted}")
+        framing = "chunked" if self.chunked else str(len(self.reply))
+        with asked(port, self.method, self.path, self.body) as response:
+            receive(response, self.reply)
+            for field, wanted in (("Content-Type", "text/plain"), (name, framing)):
+                if response.getheader(field) != wanted:
+                    raise VoidRunError(f"{self.path} sends {field}: {response.getheader(field)}, not {wanted}")
+
+
+@contextmanager
+def asked(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | Iterable[bytes] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Iterator[http.client.HTTPResponse]:
+    """The response to a request on a connection of its own, which is closed on leaving.
+
+    Raises:
+        VoidRunError: the exchange broke, here or while the response was read inside.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    try:
+        connection.request(method, path, body, headers or {})
+        yield connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        raise VoidRunError(f"{method} {path}: {error!r}") from error
+    finally:
+        connection.close()
 
 
 def receive(response: http.client.HTTPResponse, reply: bytes) -> None:
-    """Read a response whose status must be 200 and whose body must be `reply`, or raise VoidRun."""
+    """Read a response whose status must be 200 and whose body must be `reply`, or raise VoidRunError."""
     if response.status != 200:
-        raise VoidRun(f"status {response.status}")
+        raise VoidRunError(f"status {response.status}")
     body = response.read()
     if body != reply:
-        raise VoidRun(f"the body is {len(body)} bytes beginning with {body[:20]!r}, not {len(reply)} with {reply[:20]!r}")
+        got, wanted = (f"{len(each)} bytes beginning with {each[:20]!r}" for each in (body, reply))
+        raise VoidRunError(f"the body is {got}, not {wanted}")

@@ -26,7 +26,7 @@ class Cores:
 
 
 def raise_open_files() -> int:
-    """Raise our soft limit of open files to the hard one, for ourselves and all we start. Returns the new limit."""
+    """Raise the soft limit of open files to the hard one, for us and all we start. Returns the new limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard

@@ -1,5 +1,6 @@
-"""The bodies that servers answer with. The Python servers import them; `node_server.js` holds its own copy, and the
-check before each run finds any difference.
+"""The bodies that servers answer with.
+
+The Python servers import them; `node_server.js` has a copy, and the check before each run finds any difference.
 """
 
 from __future__ import annotations

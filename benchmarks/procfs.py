@@ -1,21 +1,21 @@
-"""What the kernel tells about another process under /proc."""
+"""What the kernel tells about another process: its CPU time, its memory."""
 
 from __future__ import annotations
 
-import os
 import re
+import time
 from pathlib import Path
 
 __all__ = ["cpu_seconds", "peak_memory", "reset_peak", "resident_memory"]
 
-_TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds
-
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads so far, in steps of a clock tick (mostly 10 ms)."""
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    fields = stat.rpartition(")")[2].split()  # the command's name before it may hold blanks
-    return (int(fields[11]) + int(fields[12])) * _TICK
+    """User and system time of all threads so far.
+
+    /proc/PID/stat has the same in clock ticks of 10 ms, too coarse where 256 MiB take 50 ms. The process's own clock
+    counts in nanoseconds; its number is what clock_getcpuclockid(3) computes, which Python does not offer.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def resident_memory(pid: int) -> int:

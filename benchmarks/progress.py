@@ -1,4 +1,4 @@
-"""How far the whole run is: on a terminal one line that is rewritten, elsewhere a plain line for each run. On stderr."""
+"""How far the whole run is, on stderr: on a terminal one line, rewritten; elsewhere a line for each run."""
 
 from __future__ import annotations
 

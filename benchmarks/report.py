@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .results import BASELINE, Metric, Results, VoidRun
+from .results import BASELINE, Metric, Results, VoidRunError
 from .scenarios import Scenario
 
 __all__ = ["as_json", "summary", "table"]
@@ -29,7 +29,7 @@ def table(scenario: Scenario, results: Results) -> str:
 
 
 def summary(done: Done, contenders: Sequence[str]) -> str:
-    """All scenarios by their headlines: a row for each, a column for each contender, with ratios in brackets."""
+    """All scenarios by their headlines: a row for each, a column for each contender."""
     rows = [["scenario", "median of", *contenders]]
     for scenario, results in done:
         metric = scenario.metrics[0]
@@ -38,9 +38,11 @@ def summary(done: Done, contenders: Sequence[str]) -> str:
         for contender in contenders:
             value = _number(results.median(contender, metric), metric.digits)
             ratio = results.ratio(contender, metric)
+            bracket = "" if ratio is None else f" ({ratio:.2f})"
             voids = sum(name == contender for name, _, _ in results.voids())
-            rows[-1].append(value + (f" ({ratio:.2f})" if ratio is not None else "") + (f" {voids} VOID" if voids else ""))
-    return "\n".join([f"Summary, in brackets the ratio to {BASELINE} (median of the rounds' ratios)", *_align(rows, left=2)])
+            rows[-1].append(value + bracket + (f" {voids} VOID" if voids else ""))
+    title = f"Summary, in brackets the ratio to {BASELINE} (median of the rounds' ratios)"
+    return "\n".join([title, *_align(rows, left=2)])
 
 
 def as_json(done: Done) -> list[dict[str, object]]:
@@ -58,12 +60,17 @@ def as_json(done: Done) -> list[dict[str, object]]:
 def _contender(scenario: Scenario, results: Results, contender: str) -> dict[str, object]:
     return {
         "rounds": [
-            {"void": str(run)} if isinstance(run, VoidRun) else {metric.name: value for metric, value in run.items()}
+            {"void": str(run)}
+            if isinstance(run, VoidRunError)
+            else {metric.name: run[metric] for metric in scenario.metrics}
             for run in results.runs[contender]
         ],
         "median": {metric.name: results.median(contender, metric) for metric in scenario.metrics},
         f"ratio to {BASELINE}": {
-            metric.name: {"rounds": results.ratios(contender, metric), "median": results.ratio(contender, metric)}
+            metric.name: {
+                "rounds": results.ratios(contender, metric),
+                "median": results.ratio(contender, metric),
+            }
             for metric in scenario.metrics
             if metric.compared
         },
@@ -93,9 +100,10 @@ def _number(value: float | None, digits: int) -> str:
 
 def _align(rows: list[list[str]], left: int = 1) -> list[str]:
     """Columns of equal width, the first `left` ones flush left, figures flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  " + "  ".join(cell.ljust(width) if at < left else cell.rjust(width)
-                         for at, (cell, width) in enumerate(zip(row, widths)))  # fmt: skip
-        for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:left], widths[:left], strict=True)]
+        cells += [cell.rjust(width) for cell, width in zip(row[left:], widths[left:], strict=True)]
+        lines.append("  " + "  ".join(cells))
+    return lines

@@ -1,4 +1,4 @@
-"""The order of the runs: scenario by scenario, in each round every contender once, each time in a fresh server."""
+"""The order of the runs: scenario by scenario, in each round every contender once, in a fresh server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .contenders import Contender
 from .exchange import Exchange
 from .payloads import HELLO
 from .progress import Progress
-from .results import Measurement, Results, VoidRun
+from .results import Results, Run, VoidRunError
 from .scenarios import Scenario
 from .server import Server
 from .settings import Settings
@@ -22,7 +22,7 @@ def greet(contender: Contender, core: int) -> str:
     """Start the contender once for a single request. Returns its versions.
 
     Raises:
-        VoidRun: it does not run here; the message says why.
+        VoidRunError: it does not run here; the message says why.
     """
     with Server(contender, core) as server:
         Exchange("/hello", HELLO).check(server.port)
@@ -48,7 +48,7 @@ def compare(
         progress.clear()
 
 
-def _run(scenario: Scenario, contender: Contender, settings: Settings, core: int) -> Measurement | VoidRun:
+def _run(scenario: Scenario, contender: Contender, settings: Settings, core: int) -> Run:
     try:
         with Server(contender, core) as server:
             scenario.check(server)
@@ -57,5 +57,5 @@ def _run(scenario: Scenario, contender: Contender, settings: Settings, core: int
             finally:
                 server.must_be_alive()  # if it died, that is the reason to give, not the error that followed
             return measurement
-    except VoidRun as void:
+    except VoidRunError as void:
         return void

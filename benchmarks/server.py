@@ -1,4 +1,4 @@
-"""A contender's server program, running: started on its core, measured, and stopped by its pid whatever happens."""
+"""A contender's server program: started on its core, measured, and stopped by its pid whatever happens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import TracebackType
 
 from . import procfs
 from .contenders import ROOT, Contender
-from .results import VoidRun
+from .results import VoidRunError
 
 __all__ = ["Server"]
 
@@ -23,7 +23,7 @@ class Server:
     """A context manager: inside, `port` answers on 127.0.0.1.
 
     Raises:
-        VoidRun: on entering, if the program cannot be started or ends before it has told its port.
+        VoidRunError: on entering, if the program cannot be started or ends before it has told its port.
     """
 
     def __init__(self, contender: Contender, core: int) -> None:
@@ -46,7 +46,7 @@ class Server:
             )
         except OSError as error:
             self._errors.close()
-            raise VoidRun(f"{self._contender.command[0]}: {error.strerror}") from error
+            raise VoidRunError(f"{self._contender.command[0]}: {error.strerror}") from error
         try:
             self._read_port()
         except BaseException:
@@ -54,13 +54,15 @@ class Server:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop()
 
     def must_be_alive(self) -> None:
-        """Raises VoidRun with the server's last words if it has died."""
-        if self._process.poll() is not None:
-            raise VoidRun(f"the server died: {self._last_words()}")
+        """Raises VoidRunError with the server's last words if it has died."""
+        if (status := self._process.poll()) is not None:
+            raise VoidRunError(f"the server died with exit status {status}: {self._last_words()}")
 
     def cpu_seconds(self) -> float:
         return procfs.cpu_seconds(self._process.pid)
@@ -79,26 +81,27 @@ class Server:
     def _read_port(self) -> None:
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], START_TIMEOUT)[0]:
-            raise VoidRun(f"no port after {START_TIMEOUT:.0f} s")
-        port = self._process.stdout.readline()
-        if not port:
-            raise VoidRun(self._last_words())
+            raise VoidRunError(f"no port after {START_TIMEOUT:.0f} s")
+        port = self._process.stdout.readline().strip()
+        if not port.isdecimal():
+            raise VoidRunError(f"its first line is not a port: {port}" if port else self._last_words())
         self.port = int(port)
         self.about = self._process.stdout.readline().strip()
 
     def _last_words(self) -> str:
         """The error on stderr: Python ends with it, Node writes its version below."""
-        self._process.wait(STOP_TIMEOUT)
         self._errors.seek(0)
         lines = [line for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
-        said = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "nothing on stderr")
-        return f"{said.strip()} (exit status {self._process.returncode})"
+        last = lines[-1] if lines else "nothing on stderr"
+        return next((line for line in reversed(lines) if "Error" in line), last).strip()
 
     def _stop(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
+            pass
+        finally:  # a second Ctrl-C comes here too
             self._process.kill()
             self._process.wait()
         assert self._process.stdout is not None

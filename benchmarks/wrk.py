@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .results import VoidRun
+from .results import VoidRunError
 
 __all__ = ["Load", "Report", "run"]
 
@@ -20,7 +20,6 @@ class Load:
     connections: int = 64
     pipelined: int = 1  # requests sent at a time on each connection
     body: int = 0  # bytes; more than 0 makes it a POST
-    close: bool = False  # `Connection: close` on each request, hence a connection for each
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,22 @@ def run(load: Load, port: int, path: str, seconds: int) -> Report:
     """Load the server for about `seconds`.
 
     Raises:
-        VoidRun: wrk counted an error of any kind, or no answer at all.
+        VoidRunError: wrk counted an error of any kind, or no answer at all.
     """
-    close = ("-H", "Connection: close") if load.close else ()
-    command = ("wrk", "-t", "1", "-c", str(load.connections), "-d", str(seconds), *close, "-s", str(_SCRIPT),
-               f"http://127.0.0.1:{port}{path}", "--", str(load.pipelined), str(load.body))  # fmt: skip
+    options = ("-t", "1", "-c", str(load.connections), "-d", str(seconds), "-s", str(_SCRIPT))
+    url = f"http://127.0.0.1:{port}{path}"
+    command = ("wrk", *options, url, "--", str(load.pipelined), str(load.body))
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _GRACE)
     except subprocess.TimeoutExpired as error:
-        raise VoidRun("wrk did not end") from error
+        raise VoidRunError("wrk did not end") from error
     lines = ended.stdout.splitlines()
     if ended.returncode != 0 or not lines or not lines[-1].startswith("{"):
-        raise VoidRun(f"wrk failed: {(ended.stderr or ended.stdout).strip()[-200:]}")
+        raise VoidRunError(f"wrk failed: {(ended.stderr or ended.stdout).strip()[-200:]}")
     summary = json.loads(lines[-1])
     errors = {kind: count for kind, count in summary["errors"].items() if count}
     if errors:
-        raise VoidRun("wrk counted errors: " + ", ".join(f"{kind} {count}" for kind, count in errors.items()))
+        raise VoidRunError("wrk counted errors: " + ", ".join(f"{kind} {count}" for kind, count in errors.items()))
     if summary["requests"] == 0:
-        raise VoidRun("not one request was answered")
+        raise VoidRunError("not one request was answered")
     return Report(summary["requests"], summary["microseconds"] / 1e6, summary["bytes"])

@@ -83,6 +83,10 @@ def _keep_alive_lines(seconds: int, more: int) -> bytes:
     return f"Connection: keep-alive\r\nKeep-Alive: {', '.join(hints)}\r\n".encode("ascii")
 
 
+def _ended_in_a_head() -> RemoteProtocolError:
+    return RemoteProtocolError("Parse Error: the connection ended in a head", code="HPE_INVALID_EOF_STATE")
+
+
 class ServerConnection:
     """Serves one client until its end."""
 
@@ -99,6 +103,7 @@ class ServerConnection:
         "_receiving",
         "_refusal",
         "_requests",
+        "_send_rate",
         "_since",
         "_upgrade",
         "_workers",
@@ -121,7 +126,8 @@ class ServerConnection:
         self._refusal: HTTPError | None = None  # why no more requests are read; told after the answers due
         self._upgrade: IncomingMessage | None = None  # waits for the answers before it
         self._peer_ended = False
-        self._rate: RateMeter | None = None
+        self._rate: RateMeter | None = None  # of the body that is received
+        self._send_rate: RateMeter | None = None  # of what is sent, once the client was too slow to take it at once
         self._idle_timeout = server.idle_timeout
         self._persistence = _keep_alive_lines(int(self._idle_timeout), server.max_requests_per_socket)
         socket.owner = self
@@ -192,6 +198,8 @@ class ServerConnection:
             elif event is None:
                 if self._receiving is not None and self._rate is None:
                     self._rate = RateMeter(self.server.min_data_rate, socket.last_activity, socket.bytes_read)
+                    if self._receiving._head.expects_continue:
+                        self._rate.pause(socket.last_activity, socket.bytes_read)  # the client waits for our 100
                     self._schedule(socket.last_activity)
                 if ready is not None:
                     self._handle(ready)
@@ -208,10 +216,14 @@ class ServerConnection:
             socket.uncork()
         if self._front is None and (parser.buffered or self._phase is HEAD):
             self._settle()
+            if self._peer_ended and parser.mid_head:
+                self._refuse(_ended_in_a_head())
 
     def _has_room(self) -> bool:
         behind = self._behind
         if self._refusal is not None or self._upgrade is not None:
+            return False
+        if self._front is not None and self._front.is_last:
             return False
         if behind is not None and len(behind) >= MAX_PIPELINED - 1:
             return False
@@ -320,9 +332,7 @@ class ServerConnection:
         if self._phase is LEAVING:
             return
         if self._parser.mid_head:
-            self._refuse(
-                RemoteProtocolError("Parse Error: the connection ended in a head", code="HPE_INVALID_EOF_STATE")
-            )
+            self._refuse(_ended_in_a_head())
             return
         nothing_due = self._front is None and self._upgrade is None
         if nothing_due or not self.server.http_allow_half_open or self._receiving is not None:
@@ -360,6 +370,16 @@ class ServerConnection:
                 server.pool_has_room()
         if response._listeners is not None and response._stage >= 4:
             response.tell_finish()
+        request = response.req
+        if (
+            self._receiving is request
+            and self._drain_left < 0
+            and response.writable_ended
+            and self._phase is not LEAVING
+        ):
+            inflow = request._inflow
+            if inflow is not None and not inflow.has_reader:
+                self._discard_body(request)  # the handler has read a part of it, and left
 
     def _fail_exchange(self, response: ServerResponse) -> None:
         """User code raised: `500` if nothing was sent yet, else the client sees that the body is cut."""
@@ -389,9 +409,9 @@ class ServerConnection:
         if head.expects_continue and front is not None and front.req is message and front._stage == 0:
             head.expects_continue = False
             self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._rate is not None:
+            self._rate.resume(time.monotonic(), self.socket.bytes_read)
         if not self.socket._reading_on:
-            if self._rate is not None:
-                self._rate.resume(time.monotonic(), self.socket.bytes_read)
             self.resume_soon()
 
     def resume_soon(self) -> None:
@@ -449,15 +469,8 @@ class ServerConnection:
         if receiving:
             inflow = request._inflow
             assert inflow is not None
-            if not inflow.asked:  # nobody reads it: make way for the next request
-                self._drain_left = MAX_DRAIN - inflow.size
-                inflow.chunks.clear()
-                self._close_request(request)
-                if self._drain_left < 0:
-                    self._front = None
-                    self._leave()
-                    return
-                self.resume_soon()
+            if not inflow.asked and not self._discard_body(request):
+                return
         else:
             self._close_request(request)
         behind = self._behind
@@ -473,6 +486,21 @@ class ServerConnection:
         elif not receiving:
             self._to_idle()
 
+    def _discard_body(self, request: IncomingMessage) -> bool:
+        """Nobody reads the rest of a body: make way for the next request, unless it is too much. Returns whether."""
+        inflow = request._inflow
+        assert inflow is not None
+        self._drain_left = MAX_DRAIN - inflow.size
+        inflow.chunks.clear()
+        inflow.size = 0
+        self._close_request(request)
+        if self._drain_left < 0:
+            self._front = None
+            self._leave()
+            return False
+        self.resume_soon()
+        return True
+
     def _close_request(self, request: IncomingMessage) -> None:
         """The answer was given to the socket: the exchange is over when the kernel has it."""
         if request._listeners is None or not self.socket.queued:
@@ -483,7 +511,8 @@ class ServerConnection:
     def _to_idle(self) -> None:
         if self._phase is LEAVING:
             return
-        if self._peer_ended or self.server.closing:
+        more_to_answer = self._parser.buffered and not self._parser.mid_head
+        if self.server.closing or (self._peer_ended and not more_to_answer):
             self._leave()
             return
         self._phase = IDLE
@@ -496,8 +525,28 @@ class ServerConnection:
         if not self.socket._reading_on:
             self.resume_soon()
 
+    def write_blocked(self) -> None:
+        """The client does not take what is sent: from now on it must keep to the least data rate."""
+        now, taken = time.monotonic(), self._bytes_taken()
+        if self._send_rate is None:
+            # what the kernel took of this response at once counts for the client
+            given = self._front.body_size if self._front is not None else 0
+            at_once = max(0, given - self.socket.queued)
+            self._send_rate = RateMeter(self.server.min_data_rate, now, taken - at_once)
+        else:
+            self._send_rate.resume(now, taken)
+        self._schedule(now)
+
+    def _bytes_taken(self) -> int:
+        return self.socket.bytes_written - self.socket.queued
+
     def drained(self) -> None:
         """The socket's queue is empty."""
+        if self._send_rate is not None:
+            if self._front is None:
+                self._send_rate = None
+            else:
+                self._send_rate.pause(time.monotonic(), self._bytes_taken())
         if self._front is not None:
             self._front.drained()
         if not self.socket._reading_on and not self.socket.corked:
@@ -520,6 +569,8 @@ class ServerConnection:
                     request.abort(error)
                     return
             request.abort(error)
+            self._leave()  # its answer was given already: there can be no second one
+            return
         if self._front is None:
             self._refuse_now()
 
@@ -610,13 +661,14 @@ class ServerConnection:
             return
         self._phase = LEAVING
         self._abort_exchanges(aborted_error())
-        self._forget()
+        socket = self.socket
+        socket.when_sent(lambda _: self._forget())  # until then the server waits for it in `close()`
         if self._peer_ended:
-            self.socket.owner = None
-            self.socket.end()
-            self.socket.when_sent(lambda _: self.socket.destroy())
+            socket.owner = None
+            socket.end()
+            socket.when_sent(lambda _: socket.destroy())
         else:
-            self.socket.close_gently()
+            socket.close_gently()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is closed."""
@@ -656,11 +708,22 @@ class ServerConnection:
 
     def check_deadlines(self, now: float, *, strike: bool = True) -> float:
         """In the hub: act on what is over (if `strike`), and tell when to look again."""
+        if self._phase is LEAVING:
+            return NEVER
+        deadline = NEVER
+        if self._send_rate is not None and self.socket.queued:
+            deadline = self._send_rate.next_check(now)
+            if strike and self._send_rate.too_slow(now, self._bytes_taken()):
+                self.socket.destroy(
+                    PeerTimeoutError("the response was read too slowly", code="ERR_HTTP_REQUEST_TIMEOUT")
+                )
+                return NEVER
+        return min(deadline, self._check_receiving(now, strike=strike))
+
+    def _check_receiving(self, now: float, *, strike: bool) -> float:
         server = self.server
         phase = self._phase
         deadline = NEVER
-        if phase == LEAVING:
-            return NEVER
         if phase != BUSY and not self.socket._reading_on and not self.socket.queued:
             self._since = now  # it waits for the pool: that time is ours, not the client's
         if phase == IDLE:

@@ -222,6 +222,7 @@ class ServerResponse(OutgoingMessage):
         """
         self._write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.req._head.expects_continue = False
+        self.req._wants_bytes()
         if callback is not None:
             self._when_sent(callback)
 

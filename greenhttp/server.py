@@ -19,7 +19,7 @@ from gevent.server import StreamServer
 
 from .connection import ServerConnection
 from .deadlines import Deadlines
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, MessageStateError
 from .events import EventEmitter, Listener
 from .parser import MAX_HEADER_SIZE, ParserLimits
 from .sockets import Socket
@@ -246,7 +246,7 @@ class Server(EventEmitter):
             RuntimeError: the server listens already.
         """
         if self._acceptor is not None:
-            raise InvalidArgumentError("the server listens already", code="ERR_SERVER_ALREADY_LISTEN")
+            raise MessageStateError("the server listens already", code="ERR_SERVER_ALREADY_LISTEN")
         if callback is not None and not callable(callback):
             raise TypeError("the listening callback must be callable")
         listener, self._path = _bind(where, host, backlog, reuse_port=reuse_port, mode=mode)

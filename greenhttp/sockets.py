@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import gevent
 import gevent.socket
 from gevent.event import Event
 
@@ -43,6 +44,7 @@ class Owner(Protocol):
 
     def data_received(self, data: bytes) -> None: ...
     def eof_received(self) -> None: ...
+    def write_blocked(self) -> None: ...
     def drained(self) -> None: ...
     def timed_out(self) -> bool: ...
     def connection_lost(self, error: Exception | None) -> None: ...
@@ -358,7 +360,7 @@ class Socket(Readable):
             self._write_watcher = self.workers.hub.loop.io(self._sock.fileno(), _WRITE)
             self._write_watcher.start(self._flush)
             if self.owner is not None:
-                self.deadlines.schedule(self, self.owner.check_deadlines(time.monotonic()))
+                self.owner.write_blocked()
 
     def _flush(self) -> None:
         """Hand the queue to the kernel, as far as it takes it."""
@@ -433,6 +435,8 @@ class Socket(Readable):
             raise MessageStateError("write after end", code="ERR_STREAM_WRITE_AFTER_END")
         if self.queued > self.high_water_mark:
             self.wait_for_room()
+        if self._state is _CLOSED:
+            gevent.sleep(0)  # a loop of writes to nobody must not keep the others from running
         sent = self.send(chunk) if chunk else self._out is None
         if callback is not None:
             self.when_sent(lambda error: self.workers.soon(callback, *([error] if error else [])))

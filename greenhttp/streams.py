@@ -125,6 +125,11 @@ class Inflow:
             self.error = error
             self._wake()
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether somebody takes the bytes just now."""
+        return self.waiter is not None or self.flow is not Flow.ON_DEMAND
+
     def _wake(self) -> None:
         if self.waiter is not None:
             waiter, self.waiter = self.waiter, None

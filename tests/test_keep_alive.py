@@ -183,3 +183,33 @@ def test_the_server_waits_longer_than_it_announced(serve, connect):
     client.send(get()).read_response()
     gevent.sleep(0.1)  # more than was announced
     assert client.send(get("/2")).read_response().body == b"/2"
+
+
+def test_all_of_many_pipelined_requests_are_answered_though_the_client_has_ended_its_side(serve, connect):
+    """Behaviour 1.8, beyond the requests that are under way at a time."""
+    client = connect(serve(lambda req, res: res.end(req.url), http_allow_half_open=True))
+    client.send(b"".join(get(f"/{number}") for number in range(300))).half_close()
+
+    assert client.read_all().count(b"HTTP/1.1 200 OK") == 300
+
+
+def test_no_request_is_handled_behind_a_response_whose_head_said_close(serve, connect):
+    began, go = Event(), Event()
+    handled = []
+
+    def handler(req, res):
+        handled.append(req.url)
+        res.write_head(200, {"Connection": "close", "Content-Length": 4})
+        res.write("ab")
+        began.set()
+        go.wait()
+        res.end("cd")
+
+    client = connect(serve(handler)).send(get("/1"))
+    assert began.wait(5)
+    client.send(get("/2"))
+    gevent.sleep(0.02)  # that nothing happens has no event
+    go.set()
+
+    assert client.read_all().endswith(b"abcd")
+    assert handled == ["/1"]

@@ -238,3 +238,35 @@ def test_a_larger_unread_body_closes_the_connection_after_the_answer(serve, conn
     with bounded("the end"):
         assert client.read_all() == b""
     assert urls == ["/1"]
+
+
+def test_a_fault_in_a_body_that_is_drained_brings_no_second_answer(serve, connect):
+    client = connect(serve(lambda req, res: res.end("done")))
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert client.read_response().body == b"done"
+    client.send(b"not a size\r\n")
+
+    assert client.read_all() == b""
+
+
+def test_a_body_that_the_handler_has_read_in_part_is_drained_too(serve, connect):
+    def handler(req, res):
+        res.end(req.read(1))
+
+    client = connect(serve(handler))
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nab")
+    assert client.read_response().body == b"a"
+    client.send(b"cdef" + get("/2", method="POST", body=b"xy"))
+
+    assert client.read_response().body == b"x"
+
+
+def test_a_large_body_that_the_handler_has_read_in_part_closes_the_connection(serve, connect):
+    def handler(req, res):
+        res.end(req.read(1))
+
+    client = connect(serve(handler))
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"a" * 200_000)
+    assert client.read_response().body == b"a"
+
+    assert client.read_all() == b""

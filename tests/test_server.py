@@ -701,3 +701,22 @@ def test_a_handler_may_return_before_it_answers():
         peer.get()
         wait_for(open_responses).end("later")
         assert peer.answer().body == b"later"
+
+
+def test_close_comes_only_when_a_slow_reader_has_the_whole_answer():
+    """Behaviour 1.9: the response that the handler produces is delivered whole."""
+    size = 20_000_000
+    server = greenhttp.create_server(lambda req, res: res.end(b"x" * size)).listen(0, "127.0.0.1")
+    client = gevent.socket.create_connection(server.address(), timeout=5)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    first = client.recv(1)
+
+    server.close()
+
+    assert not server.join(0.05)
+    received = len(first)
+    while piece := client.recv(1_000_000):
+        received += len(piece)
+    client.close()
+    assert received > size
+    assert server.join(5)

@@ -254,3 +254,44 @@ def test_a_request_that_waits_for_the_pool_is_not_called_late(serve, connect):
     gevent.spawn_later(0.2, go.set)
     assert first.read_response().body == b"/1"
     assert second.read_response().body == b"/2"
+
+
+def test_a_response_read_slower_than_min_data_rate_is_cut_and_told_to_the_handler(serve, connect, monkeypatch):
+    monkeypatch.setattr(rate, "GRACE", 0.05)
+    cut = Event()
+
+    def handler(req, res):
+        res.on("close", cut.set)
+        while not res.destroyed:
+            res.write(b"x" * 1_000_000)
+
+    client = connect(serve(handler, min_data_rate=1e12)).send(get())
+
+    assert cut.wait(5)
+    client.close()
+
+
+def test_a_response_read_faster_than_min_data_rate_is_not_cut(serve, connect, monkeypatch):
+    monkeypatch.setattr(rate, "GRACE", 0.01)
+
+    def handler(req, res):
+        for _ in range(20):
+            res.write(b"x" * 1_000_000)
+        res.end()
+
+    assert len(connect(serve(handler, min_data_rate=1000)).send(get()).read_response().body) == 20_000_000
+
+
+def test_a_client_that_waits_for_100_continue_is_not_called_slow(serve, connect, monkeypatch):
+    monkeypatch.setattr(rate, "GRACE", 0.02)
+
+    def handler(req, res):
+        gevent.sleep(0.15)
+        res.end(req.read())
+
+    client = connect(serve(handler, min_data_rate=1_000_000))
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.send(b"ok")
+
+    assert client.read_response().body == b"ok"

@@ -1,15 +1,15 @@
-"""All scenarios, in the order in which they run. To add one: an object here, or a file with a `Scenario` beside."""
+"""All scenarios, in the order in which they run. To add one: an object here, or a class in a file beside."""
 
 from __future__ import annotations
 
 from ..exchange import Exchange
 from ..payloads import DOWNLOAD, HELLO
-from ..results import MIB_PER_SECOND
 from ..wrk import Load
 from .base import Scenario
+from .churn import Churn
 from .idle import Idle
 from .large_download import FastDownload, SlowDownload
-from .loaded import Loaded
+from .loaded import BODIES, Loaded
 from .parked import Parked
 from .upload import Upload
 
@@ -17,10 +17,9 @@ __all__ = ["SCENARIOS", "Scenario"]
 
 _HELLO = Exchange("/hello", HELLO)
 _POSTED = 1024  # bytes
-_STREAM = Exchange(f"/stream?bytes={len(DOWNLOAD)}", DOWNLOAD, chunked=True)
 
 SCENARIOS: tuple[Scenario, ...] = (
-    Loaded("hello", "13 bytes to 64 keep-alive connections", _HELLO),
+    Loaded("hello", "13 bytes to 64 keep-alive connections", _HELLO, Load()),
     Loaded("pipelined", "the same, 16 requests pipelined at a time", _HELLO, Load(pipelined=16)),
     Loaded(
         "echo",
@@ -33,16 +32,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         "1 MiB with Content-Length to 16 keep-alive connections",
         Exchange("/download", DOWNLOAD),
         Load(connections=16),
-        MIB_PER_SECOND,
+        BODIES,
     ),
-    Loaded("stream", "1 MiB in 64 chunks to 16 keep-alive connections", _STREAM, Load(connections=16), MIB_PER_SECOND),
     Loaded(
-        "churn",
-        "a connection for each request (wrk with Connection: close), 64 at a time",
-        _HELLO,
-        Load(close=True),
-        longest=2,  # seconds: each request costs an ephemeral port or a TIME_WAIT, and there are 28,232 ports
+        "stream",
+        "1 MiB in 64 chunks to 16 keep-alive connections",
+        Exchange(f"/stream?bytes={len(DOWNLOAD)}", DOWNLOAD, chunked=True),
+        Load(connections=16),
+        BODIES,
     ),
+    Churn(),
     Upload(),
     FastDownload(),
     SlowDownload(),

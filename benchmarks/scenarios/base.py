@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 from ..results import Measurement, Metric
 from ..server import Server
@@ -17,7 +16,7 @@ class Scenario(ABC):
 
     name: str
     title: str
-    metrics: Sequence[Metric]  # the first is the headline
+    metrics: tuple[Metric, ...]  # the first is the headline
     programs: tuple[str, ...] = ()  # what must be on PATH
 
     def open_files(self, settings: Settings) -> int:
@@ -30,8 +29,8 @@ class Scenario(ABC):
 
     @abstractmethod
     def check(self, server: Server) -> None:
-        """Ask what will be timed once; raises VoidRun if the answer is not right to the byte."""
+        """Ask what will be timed once; raises VoidRunError if the answer is not right to the byte."""
 
     @abstractmethod
     def measure(self, server: Server, settings: Settings) -> Measurement:
-        """Warm up, then measure. Raises VoidRun at any error under load."""
+        """Warm up, then measure. Raises VoidRunError at any error under load."""

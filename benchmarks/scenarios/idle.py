@@ -1,4 +1,4 @@
-"""Thousands of keep-alive connections that have had their answer: their memory, and what they cost the busy ones."""
+"""Thousands of keep-alive connections that have had their answer: their memory, and what they cost others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOAD = wrk.Load()
 
 class Idle(Scenario):
     name = "idle"
-    title = "idle keep-alive connections: resident memory of each, and hello beside them"
+    title = "keep-alive connections at rest: resident memory of each, and hello beside them"
     metrics = (_PER_CONNECTION, _ALONE, _BESIDE, _SHARE)
     programs = ("wrk",)
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import wrk
 from ..exchange import Exchange
 from ..payloads import MIB
-from ..results import BUSY, CPU_PER_REQUEST, MIB_PER_SECOND, REQUESTS_PER_SECOND, Measurement, Metric, VoidRun
+from ..results import (
+    BUSY,
+    CPU_PER_REQUEST,
+    MIB_PER_SECOND,
+    REQUESTS_PER_SECOND,
+    Measurement,
+    Metric,
+    VoidRunError,
+)
 from ..server import Server
 from ..settings import WARM_UP, Settings
 from .base import Scenario
 
-__all__ = ["Loaded"]
+__all__ = ["BODIES", "REQUESTS", "Loaded"]
+
+REQUESTS = (REQUESTS_PER_SECOND, CPU_PER_REQUEST, BUSY)
+BODIES = (MIB_PER_SECOND, CPU_PER_REQUEST, BUSY)
 
 
 @dataclass(frozen=True)
@@ -21,25 +31,19 @@ class Loaded(Scenario):
     """
     Args:
         exchange: what is asked; a POSTed body must be of `load.body` bytes.
-        headline: REQUESTS_PER_SECOND or MIB_PER_SECOND (of bodies).
-        longest: seconds that one timing may take at most, whatever the command line says.
+        metrics: REQUESTS or BODIES.
     """
 
     name: str
     title: str
     exchange: Exchange
-    load: wrk.Load = wrk.Load()
-    headline: Metric = REQUESTS_PER_SECOND
-    longest: int | None = None
+    load: wrk.Load
+    metrics: tuple[Metric, ...] = REQUESTS
 
     programs = ("wrk",)
 
-    @property
-    def metrics(self) -> Sequence[Metric]:  # type: ignore[override]
-        return self.headline, CPU_PER_REQUEST, BUSY
-
     def estimate(self, settings: Settings) -> float:
-        return WARM_UP + self._seconds(settings) + 0.5
+        return WARM_UP + settings.seconds + 0.5
 
     def check(self, server: Server) -> None:
         self.exchange.check(server.port)
@@ -47,16 +51,14 @@ class Loaded(Scenario):
     def measure(self, server: Server, settings: Settings) -> Measurement:
         wrk.run(self.load, server.port, self.exchange.path, WARM_UP)
         before = server.cpu_seconds()
-        report = wrk.run(self.load, server.port, self.exchange.path, self._seconds(settings))
+        report = wrk.run(self.load, server.port, self.exchange.path, settings.seconds)
         cpu = server.cpu_seconds() - before
         size = len(self.exchange.reply)
         if report.received < report.requests * size:
-            raise VoidRun(f"{report.requests} bodies of {size} bytes, but only {report.received} bytes came")
+            raise VoidRunError(f"{report.requests} bodies of {size} bytes, but only {report.received} bytes came")
         return {
-            self.headline: report.rate * size / MIB if self.headline is MIB_PER_SECOND else report.rate,
+            REQUESTS_PER_SECOND: report.rate,
+            MIB_PER_SECOND: report.rate * size / MIB,
             CPU_PER_REQUEST: cpu / report.requests * 1e6,
             BUSY: cpu / report.seconds * 100,
         }
-
-    def _seconds(self, settings: Settings) -> int:
-        return settings.seconds if self.longest is None else min(settings.seconds, self.longest)

@@ -1,14 +1,13 @@
-"""Thousands of long-polls: each connection has a request whose handler waits. Then all are answered at once."""
+"""Thousands of long-polls: on each connection a request whose handler waits. Then all are answered."""
 
 from __future__ import annotations
 
-import http.client
 import time
 
 from ..crowd import BATCH, Crowd
-from ..exchange import TIMEOUT, Exchange
+from ..exchange import TIMEOUT, Exchange, asked
 from ..payloads import HELLO
-from ..results import CPU_PER_REQUEST, Measurement, Metric, VoidRun
+from ..results import CPU_PER_REQUEST, Measurement, Metric, VoidRunError
 from ..server import Server
 from ..settings import Settings
 from .base import Scenario
@@ -37,8 +36,8 @@ class Parked(Scenario):
             _release(crowd, server.port)
 
     def measure(self, server: Server, settings: Settings) -> Measurement:
-        with Crowd(server.port) as crowd:  # a warm-up, so that code and first buffers are not charged to the rest
-            _park(crowd, server.port, min(settings.connections, 10 * BATCH))
+        with Crowd(server.port) as crowd:  # a short warm-up: what it frees is used again, and so is not counted
+            _park(crowd, server.port, min(settings.connections, BATCH))
             _release(crowd, server.port)
         time.sleep(SETTLE)
         resident, cpu = server.resident_memory(), server.cpu_seconds()
@@ -49,7 +48,10 @@ class Parked(Scenario):
             crowd.must_be_silent()
             _release(crowd, server.port)
             cpu = server.cpu_seconds() - cpu
-        return {_PER_REQUEST: grown / settings.connections / 1024, CPU_PER_REQUEST: cpu / settings.connections * 1e6}
+        return {
+            _PER_REQUEST: grown / settings.connections / 1024,
+            CPU_PER_REQUEST: cpu / settings.connections * 1e6,
+        }
 
 
 def _park(crowd: Crowd, port: int, count: int) -> None:
@@ -57,9 +59,9 @@ def _park(crowd: Crowd, port: int, count: int) -> None:
     while len(crowd) < count:
         crowd.ask("/parked", min(BATCH, count - len(crowd)))
         deadline = time.monotonic() + TIMEOUT
-        while (waiting := _waiting(port)) != len(crowd):
+        while (waiting := _waiting(port)) != b"%d" % len(crowd):
             if time.monotonic() > deadline:
-                raise VoidRun(f"{len(crowd)} requests are parked, but the server says {waiting}")
+                raise VoidRunError(f"{len(crowd)} requests should wait, but the server says {waiting[:20]!r}")
             time.sleep(0.001)
 
 
@@ -68,12 +70,6 @@ def _release(crowd: Crowd, port: int) -> None:
     crowd.receive(HELLO, len(crowd))
 
 
-def _waiting(port: int) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-    try:
-        connection.request("GET", "/waiting")
-        return int(connection.getresponse().read())
-    except (OSError, http.client.HTTPException) as error:
-        raise VoidRun(f"/waiting: {error!r}") from error
-    finally:
-        connection.close()
+def _waiting(port: int) -> bytes:
+    with asked(port, "GET", "/waiting") as response:
+        return response.read()

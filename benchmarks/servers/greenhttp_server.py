@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 
-import gevent  # type: ignore[import-untyped, unused-ignore]
+import gevent
+
 import greenhttp
 from greenhttp import IncomingMessage, ServerResponse
 
@@ -77,5 +78,6 @@ if __name__ == "__main__":
     server = greenhttp.create_server(handle)
     server.listen(0, "127.0.0.1")
     print(server.address()[1])
-    print(f"greenhttp {greenhttp.__version__}, gevent {gevent.__version__}, Python {platform.python_version()}", flush=True)
+    versions = f"gevent {gevent.__version__}, Python {platform.python_version()}"
+    print(f"greenhttp {greenhttp.__version__}, {versions}", flush=True)
     server.serve_forever()

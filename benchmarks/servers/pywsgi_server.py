@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import gevent  # type: ignore[import-untyped, unused-ignore]
-from gevent.pywsgi import WSGIServer  # type: ignore[import-untyped, unused-ignore]
+import gevent
+from gevent.pywsgi import WSGIServer
 
 from ..payloads import CHUNK, DOWNLOAD, HELLO
 from .gate import Gate
@@ -83,7 +83,8 @@ if __name__ == "__main__":
     server = WSGIServer(("127.0.0.1", 0), application, log=None)
     server.start()
     if "--nodelay" in sys.argv:
-        server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it on Linux
+        # On Linux, accepted sockets inherit it.
+        server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     print(server.server_port)
     print(f"gevent.pywsgi {gevent.__version__}, Python {platform.python_version()}", flush=True)
     server.serve_forever()
