@@ -434,14 +434,12 @@ class ServerConnection:
         """Whether the connection may be kept after `response`, as far as we know when its head is written."""
         head = response.req._head
         server = self.server
-        if not head.keep_alive:
-            return False
+        if not head.keep_alive or head.expects_continue:
+            return False  # a client that waits for a 100 may send its body, or may not: who knows what comes next
         if server.closing or self._peer_ended:
             behind = self._behind
             if not behind or behind[-1] is response:
                 return False  # else those behind it are still to be delivered
-        if head.expects_continue:
-            return False  # the client may send its body, or may not: nobody could tell what comes next
         return not server.max_requests_per_socket or self._number(response) < server.max_requests_per_socket
 
     def _number(self, response: ServerResponse) -> int:
@@ -455,12 +453,10 @@ class ServerConnection:
 
     def response_given(self, response: ServerResponse) -> None:
         """All bytes of the response in front are with the socket: whose turn is it?"""
-        if response is not self._front:
+        if response is not self._front or self._phase is LEAVING:
             return
         request = response.req
-        if self.socket.destroyed:
-            return
-        if response.is_last:
+        if response._last:
             self._front = None
             self._close_request(request)
             self._leave()
@@ -503,7 +499,9 @@ class ServerConnection:
 
     def _close_request(self, request: IncomingMessage) -> None:
         """The answer was given to the socket: the exchange is over when the kernel has it."""
-        if request._listeners is None or not self.socket.queued:
+        if request._listeners is None:
+            request._closed = True
+        elif not self.socket.queued:
             request.close()
         else:
             self.socket.when_sent(lambda error: request.abort(aborted_error()) if error else request.close())
@@ -511,10 +509,11 @@ class ServerConnection:
     def _to_idle(self) -> None:
         if self._phase is LEAVING:
             return
-        more_to_answer = self._parser.buffered and not self._parser.mid_head
-        if self.server.closing or (self._peer_ended and not more_to_answer):
-            self._leave()
-            return
+        if self.server.closing or self._peer_ended:
+            more_to_answer = self._parser.buffered and not self._parser.mid_head
+            if self.server.closing or not more_to_answer:
+                self._leave()
+                return
         self._phase = IDLE
         self._since = now = self.socket.last_activity
         idle_timeout = self._idle_timeout

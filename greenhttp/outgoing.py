@@ -21,7 +21,7 @@ from .workers import Workers, log
 
 __all__ = ["BodyFraming", "MessageSink", "OutgoingMessage", "Stage"]
 
-_LARGE = 16 * 1024  # bytes from which on a copy costs more than a second buffer in the system call
+LARGE = 16 * 1024  # bytes from which on a copy costs more than a second buffer in the system call
 _Self = TypeVar("_Self", bound="OutgoingMessage")
 
 
@@ -299,7 +299,7 @@ class OutgoingMessage(EventEmitter):
             self._written += size
             if not size:
                 return self._give(head)
-            if size >= _LARGE and self._turn:
+            if size >= LARGE and self._turn:
                 return self.socket.send_parts(head + b"%x\r\n" % size, chunk, b"\r\n")
             return self._give(b"%b%x\r\n%b\r\n" % (head, size, chunk))
         if self._framing is LENGTH and self._written + size > self._announced:
@@ -311,7 +311,7 @@ class OutgoingMessage(EventEmitter):
                 code="ERR_HTTP_CONTENT_LENGTH_MISMATCH",
             )
         self._written += size
-        if size >= _LARGE and self._turn:
+        if size >= LARGE and self._turn:
             return self.socket.send_parts(head, chunk) if head else self.socket.send(chunk)
         return self._give(head + chunk if head else chunk)
 

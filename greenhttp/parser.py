@@ -423,9 +423,12 @@ class RequestParser:
         else:
             head = self._head = self._new_head()
             self._events.append(head)
-        if head.upgrade and self._stage is _HEAD:
-            self._stage = _UPGRADED
-        elif head.chunked:
+            self.fields = None
+            self.target = b""
+            if head.upgrade:
+                self._stage = _UPGRADED
+                return
+        if head.chunked:
             self._stage = _CHUNKS
             self._overhead = self._extensions = 0
         elif head.content_length:
@@ -433,8 +436,9 @@ class RequestParser:
             self._remaining = head.content_length
             if head.content_length >= LONG_BODY:
                 self._llhttp = None  # it would only copy what needs no parsing
-        self.fields = None
-        self.target = b""
+        if self._stage is not _HEAD:
+            self.fields = None  # of the made-up head
+            self.target = b""
 
     def _new_head(self) -> RequestHead:
         llhttp = self._llhttp

@@ -13,14 +13,16 @@ from .events import Listener
 from .framing import RequestHead
 from .headers import Headers, OutgoingHeaders, validate_header_value
 from .incoming import IncomingMessage
-from .outgoing import CHUNKED, FIXED, LENGTH, NONE, OPEN, UNTIL_CLOSE, OutgoingMessage, content_length
+from .outgoing import CHUNKED, ENDED, FIXED, LARGE, LENGTH, NONE, OPEN, UNTIL_CLOSE, OutgoingMessage, content_length
 from .sockets import Socket
 from .status import STATUS_CODES
+from .streams import Data, encode
 
 __all__ = ["ResponseSink", "ServerResponse"]
 
 _Self = TypeVar("_Self", bound="ServerResponse")
 _NOTHING_REMOVED: frozenset[str] = frozenset()
+_DECIDING = frozenset(("connection", "content-length", "date", "trailer", "transfer-encoding"))
 
 
 class ResponseSink(Protocol):
@@ -208,6 +210,58 @@ class ServerResponse(OutgoingMessage):
         self._announced = announced
         self._last = not persists
         return b"".join(parts)
+
+    def end(
+        self,
+        data: Data | None = None,
+        encoding: str | None = None,
+        callback: Callable[..., object] | None = None,
+    ) -> bool:
+        """Send the last piece, if any, and complete the response: see `OutgoingMessage.end`."""
+        chunk = data if type(data) is bytes else b"" if data is None else encode(data, encoding)
+        if callback is not None or not self._is_plain(len(chunk)):
+            return super().end(chunk, None, callback)
+        # most answers are of this kind: a whole body at once and no header that changes the framing
+        message = self._message
+        if message is None:
+            message = STATUS_CODES.get(self._status, "unknown")
+        size = len(chunk)
+        whole = b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (
+            _status_line(self._status, message),
+            self.headers.encode(),
+            _date.now(),
+            self._connection.persistence_lines(),
+            size,
+            chunk,
+        )
+        self._framing = LENGTH
+        self._announced = self._written = size
+        self._stage = ENDED
+        if self.socket.send(whole):
+            self.sent(None)
+        else:
+            self.socket.when_sent(self.sent)
+        self._connection.response_given(self)
+        return True
+
+    def _is_plain(self, size: int) -> bool:
+        """Whether `_encode_head` would decide for a length and for persistence, and all may leave at once."""
+        head = self.req._head
+        return (
+            self._stage is OPEN
+            and self._turn
+            and size < LARGE
+            and self._status >= 200
+            and self._status != 204
+            and self._status != 304
+            and head.version == "1.1"
+            and head.method != "HEAD"
+            and self.send_date
+            and self._removed is None
+            and not self._trailers
+            and _DECIDING.isdisjoint(self.headers)
+            and self._connection.may_persist(self)
+        )
 
     def _te_chunked(self) -> bool:
         return "chunked" in str(self.req.headers.get("te", "")).lower()
