@@ -70,7 +70,7 @@ def _valid_host(value: bytes) -> bool:
     return _HOST.fullmatch(value) is not None
 
 
-def judge_request(head: RequestHead, *, require_host: bool) -> None:
+def judge_request(head: RequestHead, require_host: bool) -> None:
     """Fill in what the fields of `head` mean.
 
     Args:
@@ -82,8 +82,8 @@ def judge_request(head: RequestHead, *, require_host: bool) -> None:
     """
     hosts = 0
     upgrade_offered = False
-    options: list[bytes] = []
-    codings: list[bytes] = []
+    options: list[bytes] | None = None
+    codings: list[bytes] | None = None
     fields = head.fields
     for index in range(0, len(fields), 2):
         name = fields[index].lower()
@@ -107,13 +107,13 @@ def judge_request(head: RequestHead, *, require_host: bool) -> None:
                 )
             head.content_length = int(value)
         elif name == b"transfer-encoding":
-            codings += _list_members(value)
+            codings = (codings or []) + _list_members(value)
         elif name == b"upgrade":
             upgrade_offered = True
         elif name == b"expect":
             _judge_expectation(head, value)
         else:
-            options += _list_members(value)
+            options = (options or []) + _list_members(value)
 
     if not hosts and require_host and head.version == "1.1":
         raise RemoteProtocolError("Parse Error: an HTTP/1.1 request needs a Host", code="HPE_INVALID_HOST")

@@ -296,11 +296,12 @@ class RequestParser:
             self._feed(data if fed == 0 and end == size else memoryview(data)[fed:end])
         except httptools.HttpParserUpgrade:
             self._stage = _UPGRADED
-        if self._stage is _HEAD and not unfinished:
-            self._give_back()
         if unfinished:
             self._fed = end
-        elif end == size:
+            return
+        if self._stage is _HEAD:
+            self._give_back()
+        if end == size:
             self.buffered = b""
             self._begin = self._fed = 0
         else:
@@ -421,7 +422,18 @@ class RequestParser:
             head = self._head
             assert head is not None
         else:
-            head = self._head = self._new_head()
+            llhttp, limits, fields = self._llhttp, self._limits, self.fields or []
+            assert llhttp is not None
+            version = llhttp.get_http_version()
+            if version != "1.1":
+                self._judge_version(version)
+            method = _METHODS.get(llhttp.get_method())
+            if method is None:
+                raise RemoteProtocolError("Parse Error: not an HTTP method", code="HPE_INVALID_METHOD")
+            if len(fields) > 2 * limits.max_headers_count > 0:
+                raise _overflow("number of headers", 431)
+            head = self._head = RequestHead(method, self.target, version, fields)
+            judge_request(head, limits.require_host)
             self._events.append(head)
             self.fields = None
             self.target = b""
@@ -439,22 +451,6 @@ class RequestParser:
         if self._stage is not _HEAD:
             self.fields = None  # of the made-up head
             self.target = b""
-
-    def _new_head(self) -> RequestHead:
-        llhttp = self._llhttp
-        assert llhttp is not None
-        version = llhttp.get_http_version()
-        if version != "1.1":
-            self._judge_version(version)
-        method = _METHODS.get(llhttp.get_method())
-        if method is None:
-            raise RemoteProtocolError("Parse Error: not an HTTP method", code="HPE_INVALID_METHOD")
-        fields = self.fields or []
-        if len(fields) > 2 * self._limits.max_headers_count > 0:
-            raise _overflow("number of headers", 431)
-        head = RequestHead(method, self.target, version, fields)
-        judge_request(head, require_host=self._limits.require_host)
-        return head
 
     def _judge_version(self, version: str) -> None:
         line = self._request_line()
