@@ -210,6 +210,8 @@ class ServerConnection:
                 if ready is not None:
                     self._handle(ready)
                     ready = None
+                if not parser.buffered:
+                    break
             else:
                 self._body_received(event)  # type: ignore[arg-type]
         if socket.corked:
@@ -467,6 +469,8 @@ class ServerConnection:
             assert inflow is not None
             if not inflow.asked and not self._discard_body(request):
                 return
+        elif request._listeners is None:
+            request._closed = True
         else:
             self._close_request(request)
         behind = self._behind
@@ -499,9 +503,7 @@ class ServerConnection:
 
     def _close_request(self, request: IncomingMessage) -> None:
         """The answer was given to the socket: the exchange is over when the kernel has it."""
-        if request._listeners is None:
-            request._closed = True
-        elif not self.socket.queued:
+        if not self.socket.queued:
             request.close()
         else:
             self.socket.when_sent(lambda error: request.abort(aborted_error()) if error else request.close())

@@ -229,10 +229,12 @@ class Socket(Readable):
 
     def _on_readable(self) -> None:
         """In the hub: read once; while much comes, a few times more before others have their turn."""
-        for _ in range(MAX_READS):
-            self._read()
-            if self._read_size is SMALL_READ_SIZE or not self._reading_on:
-                return
+        self._read()
+        if self._read_size == READ_SIZE:
+            for _ in range(MAX_READS - 1):
+                if self._read_size != READ_SIZE or not self._reading_on:
+                    return
+                self._read()
 
     def _read(self) -> None:
         try:

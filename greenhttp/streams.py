@@ -205,7 +205,7 @@ class Inflow:
         """Whether the reader is at the end; the first time, `'end'` is on its way."""
         if self.progress is Progress.COMPLETE and not self.chunks:
             self.progress = Progress.ENDED
-            if self.owner.listener_count("end"):
+            if self.owner._listeners is not None and self.owner.listener_count("end"):
                 self.workers.soon(self.owner._deliver, "end")
             self.owner._at_end()
         return self.progress is Progress.ENDED
@@ -281,6 +281,9 @@ class Readable(EventEmitter):
         """
         inflow = self._reading()
         wanted = -1 if size is None else size
+        if wanted < 0 and inflow.progress is Progress.COMPLETE and len(inflow.chunks) == 1:
+            inflow.asked = True
+            return self._taken(inflow, inflow.take())  # a small body that was here before the handler
         taken: list[bytes] = []
         try:
             while wanted:
