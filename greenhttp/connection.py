@@ -23,12 +23,13 @@ from .errors import ConnectionLostError, HTTPError, PeerTimeoutError, RemoteProt
 from .events import Listener
 from .framing import RequestHead
 from .incoming import IncomingMessage, aborted_error
+from .outgoing import BODY
 from .parser import End, ParserLimits, RequestParser
 from .rate import RateMeter
 from .response import ServerResponse
 from .sockets import LINGER_BYTES, Socket
 from .status import STATUS_CODES
-from .workers import Workers, log
+from .workers import Workers, deliver, log
 
 __all__ = ["ConnectionServer", "ServerConnection"]
 
@@ -142,11 +143,6 @@ class ServerConnection:
         if self._front is None:
             return peer
         return f"{peer} {self._front.req.method} {self._front.req.url}"
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request is under way."""
-        return self._phase in (NEW, IDLE)
 
     @property
     def closing(self) -> bool:
@@ -322,11 +318,9 @@ class ServerConnection:
         self._drain_left = -1
         request.finish(end.fields)
         if self._front is None:
-            if drained or request._closed:
-                self._to_idle()
-            else:
+            if not drained:
                 request.close()
-                self._to_idle()
+            self._to_idle()
 
     def eof_received(self) -> None:
         """The client has ended its side."""
@@ -370,7 +364,7 @@ class ServerConnection:
             if pool is not None:
                 pool.discard(worker)
                 server.pool_has_room()
-        if response._listeners is not None and response._stage >= 4:
+        if response._listeners is not None:
             response.tell_finish()
         request = response.req
         if (
@@ -408,7 +402,7 @@ class ServerConnection:
             return
         head = message._head
         front = self._front
-        if head.expects_continue and front is not None and front.req is message and front._stage == 0:
+        if head.expects_continue and front is not None and front.req is message and not front.headers_sent:
             head.expects_continue = False
             self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._rate is not None:
@@ -578,7 +572,7 @@ class ServerConnection:
     def _supersede(self, response: ServerResponse) -> None:
         """The body of a request was bad: the refusal takes the place of its response, if that has not begun."""
         if response is self._front:
-            begun = response._stage >= 2
+            begun = response._stage >= BODY
             self._front = None
             response.lost(aborted_error())
             if begun:
@@ -608,10 +602,7 @@ class ServerConnection:
 
     def _tell_client_error(self, error: Exception) -> None:
         """In a worker."""
-        try:
-            self.server.emit("client_error", error, self.socket)
-        except (Exception, gevent.Timeout):
-            log.exception("a 'client_error' listener raised")
+        if not deliver(self.server, "client_error", error, self.socket):
             self.socket.destroy()
 
     # --- another protocol ---
@@ -761,13 +752,6 @@ class ServerConnection:
         for emitter in (request, front, self.server):
             if emitter is not None and emitter.listener_count("timeout"):
                 heard = True
-                self._workers.enter(self._tell_timeout, emitter)
+                self._workers.enter(deliver, emitter, "timeout", self.socket)
         # an idle connection has a time limit of its own, a little longer than announced
         return heard or self._phase == IDLE
-
-    def _tell_timeout(self, emitter: Any) -> None:
-        """In a worker."""
-        try:
-            emitter.emit("timeout", self.socket)
-        except (Exception, gevent.Timeout):
-            log.exception("a 'timeout' listener raised")

@@ -17,7 +17,7 @@ from .events import EventEmitter
 from .headers import Headers, OutgoingHeaders, field_line, field_pairs
 from .sockets import Socket, WriteDone
 from .streams import Data, encode
-from .workers import Workers, log
+from .workers import Workers, deliver, log
 
 __all__ = ["BodyFraming", "MessageSink", "OutgoingMessage", "Stage"]
 
@@ -200,8 +200,7 @@ class OutgoingMessage(EventEmitter):
         """Send a piece of the body (reference: `response.write`).
 
         Blocks the calling greenlet while more than the high-water mark waits to be sent, so that a loop of writes
-        runs in
-        constant memory. After the connection has gone nothing is sent and nothing raised: see `destroyed`.
+        runs in constant memory. After the connection has gone nothing is sent and nothing raised: see `destroyed`.
 
         Args:
             data: text or bytes; an empty piece sends nothing.
@@ -368,6 +367,7 @@ class OutgoingMessage(EventEmitter):
             else:
                 if self._room is None:
                     self._room = Event()
+                self._room.clear()
                 self._room.wait()
 
     def _when_sent(self, callback: Callable[..., object]) -> None:
@@ -409,7 +409,7 @@ class OutgoingMessage(EventEmitter):
         for callback in self._callbacks or ():
             self._call_back(callback, None)
         self._callbacks = None
-        self._deliver("finish")
+        deliver(self, "finish")
 
     def lost(self, error: Exception) -> None:
         """Never blocks: the connection went away before the message was complete."""
@@ -426,14 +426,14 @@ class OutgoingMessage(EventEmitter):
     def _tell_lost(self, callbacks: list[Callable[..., object]], error: Exception) -> None:
         for callback in callbacks:
             self._call_back(callback, error)
-        self._deliver("close")
+        deliver(self, "close")
 
     def drained(self) -> None:
         """In the hub: nothing is queued any more."""
         if self._needs_drain and self._stage is BODY:
             self._needs_drain = False
             if self.listener_count("drain"):
-                self.workers.dispatch(self._deliver, "drain")
+                self.workers.dispatch(deliver, self, "drain")
 
     def _write_too_late(self, callback: Callable[..., object] | None) -> bool:
         error = self._too_late_error()
@@ -459,7 +459,7 @@ class OutgoingMessage(EventEmitter):
 
     def _report(self, error: Exception) -> None:
         if self.listener_count("error"):
-            self.workers.soon(self._deliver, "error", error)
+            self.workers.soon(deliver, self, "error", error)
         else:
             log.error("%r: %s", self, error)
 
@@ -468,13 +468,6 @@ class OutgoingMessage(EventEmitter):
             callback(*([error] if error is not None else []))
         except (Exception, gevent.Timeout):
             log.exception("the callback %r raised", callback)
-
-    def _deliver(self, event: str, *args: Any) -> None:
-        """In a worker: run the listeners of `event`; what they raise is logged."""
-        try:
-            self.emit(event, *args)
-        except (Exception, gevent.Timeout):
-            log.exception("a listener of %r on %r raised", event, self)
 
 
 def content_length(value: object) -> int:

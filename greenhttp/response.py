@@ -35,7 +35,9 @@ class ResponseSink(Protocol):
 
 
 @lru_cache(maxsize=256)
-def _status_line(code: int, message: str) -> bytes:
+def _status_line(code: int, message: str | None) -> bytes:
+    if message is None:
+        message = STATUS_CODES.get(code, "unknown")
     validate_header_value("status message", message)
     return f"HTTP/1.1 {code} {message}\r\n".encode("latin-1")
 
@@ -155,10 +157,7 @@ class ServerResponse(OutgoingMessage):
         status = self._status
         request: RequestHead = self.req._head
         removed = self._removed or _NOTHING_REMOVED
-        message = self._message
-        if message is None:
-            message = STATUS_CODES.get(status, "unknown")
-        parts = [_status_line(status, message), headers.encode()]
+        parts = [_status_line(status, self._message), headers.encode()]
         if self.send_date and "date" not in headers:
             parts.append(_date.now())
 
@@ -222,12 +221,9 @@ class ServerResponse(OutgoingMessage):
         if callback is not None or not self._is_plain(len(chunk)):
             return super().end(chunk, None, callback)
         # most answers are of this kind: a whole body at once and no header that changes the framing
-        message = self._message
-        if message is None:
-            message = STATUS_CODES.get(self._status, "unknown")
         size = len(chunk)
         whole = b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (
-            _status_line(self._status, message),
+            _status_line(self._status, self._message),
             self.headers.encode(),
             _date.now(),
             self._connection.persistence_lines(),

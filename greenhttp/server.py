@@ -24,7 +24,7 @@ from .events import EventEmitter, Listener
 from .parser import MAX_HEADER_SIZE, ParserLimits
 from .sockets import Socket
 from .streams import HIGH_WATER_MARK
-from .workers import Workers, log
+from .workers import Workers, deliver, log
 
 __all__ = ["Server", "create_server"]
 
@@ -263,7 +263,7 @@ class Server(EventEmitter):
         self._acceptor.start()
         if callback is not None:
             self.once("listening", callback)
-        self._workers.soon(self._deliver, "listening")
+        self._workers.soon(deliver, self, "listening")
         return self
 
     def _is_full(self) -> bool:
@@ -279,7 +279,7 @@ class Server(EventEmitter):
         )
         self._connections.add(ServerConnection(self, socket))
         if self.listener_count("connection"):
-            self._workers.enter(self._deliver, "connection", socket)
+            self._workers.enter(deliver, self, "connection", socket)
 
     # --- what connections ask ---
 
@@ -328,7 +328,7 @@ class Server(EventEmitter):
             if self._path is not None:
                 _unlink(self._path)
             if self.listener_count("closing"):
-                self._workers.soon(self._deliver, "closing")
+                self._workers.soon(deliver, self, "closing")
             self.close_idle_connections()
             if not self._connections:
                 self._finish_close()
@@ -359,7 +359,7 @@ class Server(EventEmitter):
     def _tell_close(self) -> None:
         """In a worker."""
         self._closed.set()
-        self._deliver("close")
+        deliver(self, "close")
 
     def join(self, timeout: float | None = None) -> bool:
         """Block until the server is closed, at most `timeout` seconds. Returns whether it is."""
@@ -370,13 +370,6 @@ class Server(EventEmitter):
     def serve_forever(self) -> None:
         """Block until the server is closed."""
         self.join()
-
-    def _deliver(self, event: str, *args: Any) -> None:
-        """In a worker: run the listeners of `event`; what they raise is logged."""
-        try:
-            self.emit(event, *args)
-        except (Exception, gevent.Timeout):
-            log.exception("a listener of %r on %r raised", event, self)
 
 
 def create_server(handler: Callable[..., object] | None = None, **options: Any) -> Server:

@@ -20,7 +20,7 @@ from gevent.hub import Waiter
 
 from .errors import HTTPError, MessageStateError
 from .events import EventEmitter, Listener
-from .workers import Workers, log
+from .workers import Workers, deliver
 
 __all__ = ["HIGH_WATER_MARK", "Data", "Inflow", "Readable", "encode", "errno_code"]
 
@@ -412,13 +412,10 @@ class Readable(EventEmitter):
 
     def _deliver(self, event: str, *args: Any) -> bool:
         """In a worker: run the listeners of `event`. What they raise is logged and told to `_listener_failed`."""
-        try:
-            self.emit(event, *args)
-        except (Exception, gevent.Timeout):
-            log.exception("a listener of %r on %r raised", event, self)
-            self._listener_failed()
-            return False
-        return True
+        if deliver(self, event, *args):
+            return True
+        self._listener_failed()
+        return False
 
 
 def errno_code(error: BaseException) -> str | None:

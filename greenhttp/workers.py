@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import gevent
 from gevent.hub import Hub
 
-__all__ = ["Workers", "log"]
+__all__ = ["Workers", "deliver", "log"]
 
 log = logging.getLogger("greenhttp")
 
@@ -46,9 +46,8 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the che
                 self.task, self.task_args = None, ()
                 assert task is not None
                 if len(args) == 2:
-                    task(
-                        args[0], args[1]
-                    )  # a call without `*` adds nothing to the C stack that a blocked greenlet keeps
+                    # most tasks; a call with `*` would add to the C stack that a blocked greenlet keeps
+                    task(args[0], args[1])
                 else:
                     task(*args)
                 del task, args  # or they would live until the next task
@@ -101,3 +100,21 @@ class Workers:
             self.enter(task, *args)
         else:
             self.soon(task, *args)
+
+
+class _Emits(Protocol):
+    def emit(self, event: str, *args: Any) -> bool: ...
+
+
+def deliver(emitter: _Emits, event: str, *args: Any) -> bool:
+    """In a worker: run the listeners of an event that the network caused. What they raise is logged.
+
+    `gevent.Timeout` counts as a failure of the listener; a kill (`GreenletExit`) passes through.
+    Returns whether all went well.
+    """
+    try:
+        emitter.emit(event, *args)
+    except (Exception, gevent.Timeout):
+        log.exception("a listener of %r on %r raised", event, emitter)
+        return False
+    return True

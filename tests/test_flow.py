@@ -281,3 +281,32 @@ def test_an_echo_of_more_than_both_buffers_hold_runs_in_bounded_memory(serve, co
     assert len(client.read_response().body) == size
     assert max(peak) <= 3 * MARK
     sender.get(timeout=5)
+
+
+def test_a_held_answer_that_was_replaced_once_still_waits_without_spinning(serve, connect):
+    first_may_end, went_on = Event(), Event()
+    spun = []
+
+    def handler(req, res):
+        if req.url == "/1":
+            first_may_end.wait()
+            res.end("one")
+            return
+        res.write(b"x" * 200_000)
+        waiter = gevent.spawn(res.write, b"more")  # blocks, as the mark is passed
+        gevent.sleep(0)
+        waiter.kill()
+        assert res.drop_unsent()
+        res.write(b"y" * 200_000)
+        gevent.spawn_later(0.05, first_may_end.set)
+        gevent.spawn_later(0.05, spun.append, True)
+        res.write(b"z")  # over the mark: waits for its turn, and lets the others run
+        res.end()
+        went_on.set()
+
+    client = connect(serve(handler)).send(get("/1") + get("/2"))
+
+    assert client.read_response().body == b"one"
+    assert client.read_response().body == b"y" * 200_000 + b"z"
+    assert went_on.wait(5)
+    assert spun
