@@ -95,10 +95,9 @@ class ServerConnection:
         "_behind",
         "_drain_left",
         "_front",
-        "_idle_timeout",
+        "_idle_limit",
         "_parser",
         "_peer_ended",
-        "_persistence",
         "_phase",
         "_rate",
         "_receiving",
@@ -108,6 +107,8 @@ class ServerConnection:
         "_since",
         "_upgrade",
         "_workers",
+        "persistence",
+        "persists",
         "server",
         "socket",
     )
@@ -129,8 +130,9 @@ class ServerConnection:
         self._peer_ended = False
         self._rate: RateMeter | None = None  # of the body that is received
         self._send_rate: RateMeter | None = None  # of what is sent, once the client was too slow to take it at once
-        self._idle_timeout = server.idle_timeout
-        self._persistence = _keep_alive_lines(int(self._idle_timeout), server.max_requests_per_socket)
+        self._idle_limit = server.idle_timeout + KEEP_ALIVE_GRACE if server.idle_timeout else NEVER
+        self.persists = not server.max_requests_per_socket
+        self.persistence = _keep_alive_lines(int(server.idle_timeout), server.max_requests_per_socket)
         socket.owner = self
         self._schedule(socket.last_activity)
 
@@ -152,62 +154,38 @@ class ServerConnection:
     # --- in: called by the socket, in the hub ---
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of requests."""
-        self._parser.receive(data)
-        self._advance()
-
-    def _advance(self) -> None:
-        """In the hub: take events out of the parser while there is room for them."""
+        """In the hub, bytes of requests (b'': there is room again): take events out of the parser while there is
+        room for them."""
         parser = self._parser
         socket = self.socket
-        ready: ServerResponse | None = None  # its handler is not yet entered: a body may follow
+        if parser.buffered:
+            parser.receive(data)
+        else:
+            parser.buffered = data
         while self._phase is not LEAVING:
-            if (
-                ready is None
-                and (self._front is not None or socket.queued or self.server.pool is not None)
-                and not self._has_room()
-            ):
+            if (self._front is not None or socket.queued or self.server.pool is not None) and not self._has_room():
                 socket.pause_reading()
                 break
             try:
                 event = parser.next_event()
             except RemoteProtocolError as error:
-                if ready is not None:
-                    self._handle(ready)
                 self._refuse(error)
                 break
             if type(event) is RequestHead:
-                if ready is not None:
-                    self._handle(ready)
-                    ready = None
-                    if self._phase is LEAVING:
-                        break
-                ready = self._open_exchange(event)
-                if event.complete and ready is not None:
-                    more = parser.buffered != b""
-                    if more:
-                        socket.corked = True  # the answers to pipelined requests leave together
-                    self._handle(ready)
-                    ready = None
-                    if not more:
-                        break
+                if not event.complete:
+                    self._open_exchange(event)
+                elif parser.buffered:
+                    socket.corked = True  # the answers to pipelined requests leave together
+                    self._open_exchange(event)
+                else:
+                    self._open_exchange(event)
+                    break
             elif event is None:
                 if self._receiving is not None and self._rate is None:
-                    self._rate = RateMeter(self.server.min_data_rate, socket.last_activity, socket.bytes_read)
-                    if self._receiving._head.expects_continue:
-                        self._rate.pause(socket.last_activity, socket.bytes_read)  # the client waits for our 100
-                    self._schedule(socket.last_activity)
-                if ready is not None:
-                    self._handle(ready)
-                    ready = None
+                    self._time_body()
                 break
             elif type(event) is End:
                 self._body_ended(event)
-                if ready is not None:
-                    self._handle(ready)
-                    ready = None
-                if not parser.buffered:
-                    break
             else:
                 self._body_received(event)  # type: ignore[arg-type]
         if socket.corked:
@@ -216,6 +194,15 @@ class ServerConnection:
             self._settle()
             if self._peer_ended and parser.mid_head:
                 self._refuse(_ended_in_a_head())
+
+    def _time_body(self) -> None:
+        """More of a body is awaited: from now on the client must keep to the least data rate."""
+        socket, request = self.socket, self._receiving
+        assert request is not None
+        self._rate = RateMeter(self.server.min_data_rate, socket.last_activity, socket.bytes_read)
+        if request._head.framing.expects_continue:
+            self._rate.pause(socket.last_activity, socket.bytes_read)  # the client waits for our 100
+        self._schedule(socket.last_activity)
 
     def _has_room(self) -> bool:
         behind = self._behind
@@ -250,18 +237,19 @@ class ServerConnection:
         elif self._phase is HEAD:
             self._phase = IDLE
 
-    def _open_exchange(self, head: RequestHead) -> ServerResponse | None:
+    def _open_exchange(self, head: RequestHead) -> None:
+        """In the hub: a request has begun; enter a worker with its handler."""
         socket = self.socket
         if self._phase is not HEAD:
             self._since = socket.last_activity
         self._phase = BUSY
         self._requests += 1
         request = IncomingMessage(head, self, socket)
-        if head.upgrade and not self._ignores_upgrade(head):
+        if head.framing.upgrade and not self._ignores_upgrade(head):
             self._upgrade = request
             if self._front is None:
                 self._hand_over()
-            return None
+            return
         if not head.complete:
             self._receiving = request
             self._drain_left = -1
@@ -269,29 +257,29 @@ class ServerConnection:
         response = ServerResponse(request, self, socket)
         if self._front is None:
             self._front = response
-            response._turn = True
         else:
+            response.hold()
             if self._behind is None:
                 self._behind = []
             self._behind.append(response)
-        return response
+        event = "request"
+        if head.framing.expects_continue and self.server.listener_count("check_continue"):
+            event = "check_continue"
+        self._workers.enter(self._run_handler, event, response)
 
     def _ignores_upgrade(self, head: RequestHead) -> bool:
         """Whether to answer an upgrade request as if it were none.
 
         `h2c` is an offer of clients that are content with HTTP/1.1 (curl --http2); nobody here could accept it.
         """
-        if head.method == "CONNECT":
+        if head.framing.method == "CONNECT":
             return False
         if not self.server.ignore_upgrade:
-            offers = [
-                v.strip().lower()
-                for n, v in zip(head.fields[::2], head.fields[1::2], strict=True)
-                if n.lower() == b"upgrade"
-            ]
+            fields = head.fields
+            offers = [v.lower() for n, v in zip(fields[::2], fields[1::2], strict=True) if n.lower() == b"upgrade"]
             if offers != [b"h2c"] or self.server.listener_count("upgrade"):
                 return False
-        self._parser.ignore_upgrade()
+        self._parser.ignore_upgrade(head)
         return True
 
     def _body_received(self, data: bytes) -> None:
@@ -320,11 +308,13 @@ class ServerConnection:
         if self._front is None:
             if not drained:
                 request.close()
-            self._to_idle()
+            if self._phase is not LEAVING:
+                self._to_idle()
 
     def eof_received(self) -> None:
         """The client has ended its side."""
         self._peer_ended = True
+        self.persists = False
         if self._phase is LEAVING:
             return
         if self._parser.mid_head:
@@ -335,14 +325,6 @@ class ServerConnection:
             self._leave()
 
     # --- a request's way through the workers ---
-
-    def _handle(self, response: ServerResponse) -> None:
-        """In the hub: enter a worker with the handler."""
-        head = response.req._head
-        event = "request"
-        if head.expects_continue and self.server.listener_count("check_continue"):
-            event = "check_continue"
-        self._workers.enter(self._run_handler, event, response)
 
     def _run_handler(self, event: str, response: ServerResponse) -> None:
         """In a worker."""
@@ -366,6 +348,8 @@ class ServerConnection:
                 server.pool_has_room()
         if response._listeners is not None:
             response.tell_finish()
+        if self._receiving is None:
+            return
         request = response.req
         if (
             self._receiving is request
@@ -400,10 +384,14 @@ class ServerConnection:
         """A reader waits for the body of `message`."""
         if message is not self._receiving:
             return
-        head = message._head
         front = self._front
-        if head.expects_continue and front is not None and front.req is message and not front.headers_sent:
-            head.expects_continue = False
+        if (
+            message._head.framing.expects_continue
+            and front is not None
+            and front.req is message
+            and not front.headers_sent
+        ):
+            message.continue_sent()
             self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._rate is not None:
             self._rate.resume(time.monotonic(), self.socket.bytes_read)
@@ -419,7 +407,7 @@ class ServerConnection:
         if self._phase is not LEAVING and not self.socket.destroyed:
             if not self._peer_ended:
                 self.socket.resume_reading()
-            self._advance()
+            self.data_received(b"")
         pool = self.server.pool
         if pool is not None and not pool.full():
             self.server.pool_has_room()  # the room was not used here: wake the next
@@ -428,10 +416,12 @@ class ServerConnection:
 
     def may_persist(self, response: ServerResponse) -> bool:
         """Whether the connection may be kept after `response`, as far as we know when its head is written."""
-        head = response.req._head
         server = self.server
-        if not head.keep_alive or head.expects_continue:
+        framing = response.req._head.framing
+        if not framing.keep_alive or framing.expects_continue:
             return False  # a client that waits for a 100 may send its body, or may not: who knows what comes next
+        if self.persists:
+            return True
         if server.closing or self._peer_ended:
             behind = self._behind
             if not behind or behind[-1] is response:
@@ -442,10 +432,6 @@ class ServerConnection:
         """The place of `response` among all of the connection, from 1."""
         queue = [self._front, *(self._behind or ())]
         return self._requests - (len(queue) - 1 - queue.index(response)) if response in queue else self._requests
-
-    def persistence_lines(self) -> bytes:
-        """The `Connection` and `Keep-Alive` lines of a response after which the connection is kept."""
-        return self._persistence
 
     def response_given(self, response: ServerResponse) -> None:
         """All bytes of the response in front are with the socket: whose turn is it?"""
@@ -463,10 +449,10 @@ class ServerConnection:
             assert inflow is not None
             if not inflow.asked and not self._discard_body(request):
                 return
-        elif request._listeners is None:
-            request._closed = True
-        else:
+        elif self.socket.queued:
             self._close_request(request)
+        else:
+            request.close()
         behind = self._behind
         if behind:
             self._front = behind.pop(0)
@@ -503,21 +489,18 @@ class ServerConnection:
             self.socket.when_sent(lambda error: request.abort(aborted_error()) if error else request.close())
 
     def _to_idle(self) -> None:
-        if self._phase is LEAVING:
-            return
-        if self.server.closing or self._peer_ended:
+        if not self.persists and (self.server.closing or self._peer_ended):
             more_to_answer = self._parser.buffered and not self._parser.mid_head
             if self.server.closing or not more_to_answer:
                 self._leave()
                 return
+        socket = self.socket
         self._phase = IDLE
-        self._since = now = self.socket.last_activity
-        idle_timeout = self._idle_timeout
-        if idle_timeout:
-            deadline = now + idle_timeout + KEEP_ALIVE_GRACE
-            if deadline < self.socket.due:
-                self.socket.deadlines.schedule(self.socket, deadline)
-        if not self.socket._reading_on:
+        self._since = socket.last_activity
+        deadline = self._since + self._idle_limit
+        if deadline < socket.due:
+            socket.deadlines.schedule(socket, deadline)
+        if not socket._reading_on:
             self.resume_soon()
 
     def write_blocked(self) -> None:
@@ -642,6 +625,10 @@ class ServerConnection:
 
     # --- the end ---
 
+    def wind_down(self) -> None:
+        """The server closes: nothing may follow what is under way."""
+        self.persists = False
+
     def close_if_idle(self) -> None:
         """Close the connection if no request is under way."""
         if self._phase in (NEW, IDLE) and not self._parser.buffered:
@@ -719,11 +706,10 @@ class ServerConnection:
         if phase != BUSY and not self.socket._reading_on and not self.socket.queued:
             self._since = now  # it waits for the pool: that time is ours, not the client's
         if phase == IDLE:
-            if self._idle_timeout:
-                deadline = self._since + self._idle_timeout + KEEP_ALIVE_GRACE
-                if strike and deadline <= now:
-                    self._leave()
-                    return NEVER
+            deadline = self._since + self._idle_limit
+            if strike and deadline <= now:
+                self._leave()
+                return NEVER
             return deadline
         if phase in (NEW, HEAD):
             if server.headers_timeout:

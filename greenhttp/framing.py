@@ -8,96 +8,142 @@ Source: RFC 9112 sections 2.3, 3.2, 6 and 9.3; RFC 9110 sections 7.2, 7.8 and 10
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from .errors import RemoteProtocolError
+from .status import METHODS
 
-__all__ = ["RequestHead", "judge_request"]
+__all__ = ["REQUEST_DECIDERS", "RequestFraming", "RequestHead", "deciding_lines", "judge_request", "split_fields"]
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z\-._~%!$&'()*+,;=]+)(?::[0-9]*)?")  # RFC 9112 section 3.2
 _DIGITS = re.compile(rb"[0-9]{1,18}")  # 18 digits stay below 2**63
+_METHODS = {method.encode(): method for method in METHODS}
 
 
-class RequestHead:
-    """One request line with its fields, and what they mean. `complete`: the message has no body, and is all here."""
+def deciding_lines(names: Iterable[str]) -> re.Pattern[bytes]:
+    """A pattern whose `findall` gives the lines, of a head whose syntax was checked, of the fields with these names.
+
+    The case of each letter is spelled out: that is several times faster than a flag.
+    """
+    spelled = ["".join(f"[{c.upper()}{c}]" if c.isalpha() else c for c in name) for name in names]
+    return re.compile(rf"\n((?:{'|'.join(spelled)}):[^\r\n]*)".encode("ascii"))
+
+
+def split_fields(head: bytes) -> list[bytes]:
+    """Name, value, name, value, ... of a head whose syntax was checked, as received."""
+    fields: list[bytes] = []
+    for line in head.strip(b"\r\n").split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        fields += (name, value.strip(b" \t"))
+    return fields
+
+
+class RequestFraming:
+    """What a request line and the fields that decide something mean. Shared by requests that are alike."""
 
     __slots__ = (
         "chunked",
-        "complete",
         "content_length",
         "expects_continue",
-        "fields",
+        "has_body",
         "keep_alive",
         "method",
-        "target",
+        "ordinary",
         "upgrade",
         "version",
     )
 
-    def __init__(self, method: str, target: bytes, version: str, fields: list[bytes]) -> None:
+    def __init__(
+        self,
+        method: str,
+        version: str,
+        *,
+        keep_alive: bool,
+        content_length: int | None = None,
+        chunked: bool = False,
+        upgrade: bool = False,
+        expects_continue: bool = False,
+    ) -> None:
         self.method = method
-        self.target = target
         self.version = version
-        self.fields = fields  # name, value, name, value, ... as received
-        self.keep_alive = version == "1.1"
-        self.content_length: int | None = None
-        self.chunked = False
-        self.upgrade = method == "CONNECT"
-        self.expects_continue = False
-        self.complete = False
+        self.keep_alive = keep_alive
+        self.content_length = content_length
+        self.chunked = chunked
+        self.upgrade = upgrade
+        self.expects_continue = expects_continue
+        #: Whether bytes of a body follow.
+        self.has_body = chunked or bool(content_length)
+        #: Whether nothing in it changes how the answer is framed: the case to be fast in.
+        self.ordinary = version == "1.1" and keep_alive and not expects_continue and method != "HEAD"
+
+    def without(self, *, upgrade: bool = False, expects_continue: bool = False) -> RequestFraming:
+        """The same, as if the request had not asked for that."""
+        return RequestFraming(
+            self.method,
+            self.version,
+            keep_alive=self.keep_alive,
+            content_length=self.content_length,
+            chunked=self.chunked,
+            upgrade=self.upgrade and not upgrade,
+            expects_continue=self.expects_continue and not expects_continue,
+        )
+
+
+class RequestHead:
+    """One request line with its fields, and what they mean."""
+
+    __slots__ = ("body", "complete", "framing", "raw", "target")
+
+    def __init__(self, framing: RequestFraming, target: bytes, raw: bytes, body: bytes | None) -> None:
+        self.framing = framing
+        self.target = target
+        self.raw = raw  # the whole head, as received
+        self.body = body  # if all of it came with the head, until somebody takes it
+        #: Whether the message has no body, or it came with the head.
+        self.complete = body is not None
+
+    @property
+    def fields(self) -> list[bytes]:
+        """Name, value, name, value, ... as received."""
+        return split_fields(self.raw)
 
     def __repr__(self) -> str:
-        return f"<RequestHead {self.method} {self.target.decode('latin-1')} HTTP/{self.version}>"
+        framing = self.framing
+        return f"<RequestHead {framing.method} {self.target.decode('latin-1')} HTTP/{framing.version}>"
 
 
-# The fields that decide something, by their lower-case names.
-_DECIDING = frozenset(
-    (
-        b"host",
-        b"connection",
-        b"proxy-connection",
-        b"content-length",
-        b"transfer-encoding",
-        b"upgrade",
-        b"expect",
-    )
-)
-
-
-@lru_cache(maxsize=256)  # a server hears few hosts, and these often
-def _valid_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
-
-
-def judge_request(head: RequestHead, require_host: bool) -> None:
-    """Fill in what the fields of `head` mean.
+@lru_cache(maxsize=256)  # clients send the same few fields of this kind again and again
+def judge_request(method: bytes, version: str, require_host: bool, *lines: bytes) -> RequestFraming:
+    """What a request means.
 
     Args:
-        head: changed in place.
+        method, version: of the request line; the version is 1.0 or 1.1.
         require_host: refuse an HTTP/1.1 request without `Host`.
+        lines: the fields `REQUEST_DECIDERS`, as `name:value`.
 
     Raises:
-        RemoteProtocolError: the head must not be acted on; `status_hint` says what to answer.
+        RemoteProtocolError: the request must not be acted on; `status_hint` says what to answer.
     """
     hosts = 0
-    upgrade_offered = False
-    options: list[bytes] | None = None
-    codings: list[bytes] | None = None
-    fields = head.fields
-    for index in range(0, len(fields), 2):
-        name = fields[index].lower()
-        if name not in _DECIDING:
-            continue
-        value = fields[index + 1].strip(b" \t")
+    upgrade_offered = expects_continue = False
+    content_length: int | None = None
+    options: list[bytes] = []
+    codings: list[bytes] = []
+    known_method = _METHODS.get(method)
+    if known_method is None:
+        raise RemoteProtocolError("Parse Error: not an HTTP method", code="HPE_INVALID_METHOD")
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
         if name == b"host":
             hosts += 1
-            if hosts > 1 or not _valid_host(value):
+            if hosts > 1 or not _HOST.fullmatch(value):
                 raise RemoteProtocolError(
                     "Parse Error: more than one Host, or not a valid one", code="HPE_INVALID_HOST"
                 )
         elif name == b"content-length":
-            if head.content_length is not None:
+            if content_length is not None:
                 raise RemoteProtocolError(
                     "Parse Error: more than one Content-Length", code="HPE_UNEXPECTED_CONTENT_LENGTH"
                 )
@@ -105,41 +151,50 @@ def judge_request(head: RequestHead, require_host: bool) -> None:
                 raise RemoteProtocolError(
                     "Parse Error: Content-Length is not a number", code="HPE_INVALID_CONTENT_LENGTH"
                 )
-            head.content_length = int(value)
+            content_length = int(value)
         elif name == b"transfer-encoding":
-            codings = (codings or []) + _list_members(value)
+            codings += _list_members(value)
         elif name == b"upgrade":
             upgrade_offered = True
         elif name == b"expect":
-            _judge_expectation(head, value)
+            if value.lower() != b"100-continue":
+                raise RemoteProtocolError(
+                    "only the expectation 100-continue can be met", code="HPE_USER", status_hint=417
+                )
+            expects_continue = version == "1.1"  # in 1.0 it is to be ignored
         else:
-            options = (options or []) + _list_members(value)
+            options += _list_members(value)
 
-    if not hosts and require_host and head.version == "1.1":
+    if not hosts and require_host and version == "1.1":
         raise RemoteProtocolError("Parse Error: an HTTP/1.1 request needs a Host", code="HPE_INVALID_HOST")
-    if options:
-        if b"close" in options:
-            head.keep_alive = False
-        elif b"keep-alive" in options:
-            head.keep_alive = True
-        if upgrade_offered and b"upgrade" in options:
-            head.upgrade = True
     if codings:
-        _judge_codings(head, codings)
+        _judge_codings(codings, content_length)
+    keep_alive = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+    if codings and version == "1.0":
+        keep_alive = False  # RFC 9112 section 6.1: such framing is not to be trusted any further
+    return RequestFraming(
+        known_method,
+        version,
+        keep_alive=keep_alive,
+        content_length=content_length,
+        chunked=bool(codings),
+        upgrade=method == b"CONNECT" or (upgrade_offered and b"upgrade" in options),
+        expects_continue=expects_continue,
+    )
+
+
+#: The fields that decide something in a request.
+REQUEST_DECIDERS = deciding_lines(
+    ("host", "connection", "proxy-connection", "content-length", "transfer-encoding", "upgrade", "expect")
+)
 
 
 def _list_members(value: bytes) -> list[bytes]:
     return [member.strip(b" \t") for member in value.lower().split(b",")]
 
 
-def _judge_expectation(head: RequestHead, value: bytes) -> None:
-    if value.lower() != b"100-continue":
-        raise RemoteProtocolError("only the expectation 100-continue can be met", code="HPE_USER", status_hint=417)
-    head.expects_continue = head.version == "1.1"  # in 1.0 it is to be ignored
-
-
-def _judge_codings(head: RequestHead, codings: Sequence[bytes]) -> None:
-    if head.content_length is not None:
+def _judge_codings(codings: Sequence[bytes], content_length: int | None) -> None:
+    if content_length is not None:
         raise RemoteProtocolError(
             "Parse Error: Content-Length beside Transfer-Encoding", code="HPE_INVALID_TRANSFER_ENCODING"
         )
@@ -151,6 +206,3 @@ def _judge_codings(head: RequestHead, codings: Sequence[bytes]) -> None:
         raise RemoteProtocolError(
             "no transfer coding but chunked is understood", code="HPE_INVALID_TRANSFER_ENCODING", status_hint=501
         )
-    head.chunked = True
-    if head.version == "1.0":
-        head.keep_alive = False  # RFC 9112 section 6.1: such framing is not to be trusted any further

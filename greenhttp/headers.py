@@ -139,7 +139,7 @@ class OutgoingHeaders(dict[str, _Field]):
 
     def set(self, name: str, value: object) -> None:
         """Set, or set anew in its old place. Raises as `field_line` does; nothing has changed then."""
-        if type(value) is str and type(name) is str and len(value) <= _CACHED_VALUE:
+        if type(value) is str and len(value) <= _CACHED_VALUE:
             lower, field = _cached_field(name, value)
         else:
             lower, field = _field(name, value)

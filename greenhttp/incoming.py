@@ -5,6 +5,7 @@ The fields stay as received until somebody asks for them; a message without a bo
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -19,6 +20,17 @@ __all__ = ["IncomingMessage", "MessageSource"]
 
 _Self = TypeVar("_Self", bound="IncomingMessage")
 _NO_FIELDS: tuple[bytes, ...] = ()
+
+
+class Fate(enum.IntEnum):
+    """What has become of the exchange that a message belongs to."""
+
+    UNDER_WAY = 0
+    OVER = 1
+    ABORTED = 2  # the peer went away first
+
+
+UNDER_WAY, OVER, ABORTED = Fate
 
 
 class MessageSource(Protocol):
@@ -39,7 +51,7 @@ class IncomingMessage(Readable):
         'timeout' (socket); 'close' (): once, when the exchange is over or the connection is gone.
     """
 
-    __slots__ = ("_closed", "_head", "_headers", "_source", "_trailers", "aborted", "socket")
+    __slots__ = ("_fate", "_head", "_headers", "_source", "socket")
 
     EVENTS: ClassVar[frozenset[str]] = Readable.EVENTS | {"aborted", "timeout"}
 
@@ -49,10 +61,7 @@ class IncomingMessage(Readable):
         self._head = head
         self._source = source
         self._headers: dict[str, Any] | None = None
-        self._trailers: Sequence[bytes] = _NO_FIELDS
-        self._closed = False
-        #: Whether the peer went away before the exchange was over.
-        self.aborted = False
+        self._fate = UNDER_WAY
         #: The connection's socket.
         self.socket = socket
 
@@ -64,7 +73,7 @@ class IncomingMessage(Readable):
     @property
     def method(self) -> str:
         """`'GET'`, ..."""
-        return self._head.method
+        return self._head.framing.method
 
     @property
     def url(self) -> str:
@@ -74,17 +83,17 @@ class IncomingMessage(Readable):
     @property
     def http_version(self) -> str:
         """`'1.1'` or `'1.0'`."""
-        return self._head.version
+        return self._head.framing.version
 
     @property
     def http_version_major(self) -> int:
         """The first number of `http_version`."""
-        return int(self._head.version[0])
+        return int(self._head.framing.version[0])
 
     @property
     def http_version_minor(self) -> int:
         """The second number of `http_version`."""
-        return int(self._head.version[2])
+        return int(self._head.framing.version[2])
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -111,10 +120,25 @@ class IncomingMessage(Readable):
 
     def raw_trailers_seen(self) -> Sequence[bytes]:
         """The trailers as bytes, when the reader is at the end of the body."""
-        at_end = self._inflow is not None and self._inflow.progress is Progress.ENDED
-        return self._trailers if at_end else _NO_FIELDS
+        inflow = self._inflow
+        return inflow.trailers if inflow is not None and inflow.progress is Progress.ENDED else _NO_FIELDS
+
+    # --- body ---
+
+    def read(self, size: int | None = -1) -> Any:
+        """As `Readable.read`; a body that came with its head is handed over as it is."""
+        head = self._head
+        if self._inflow is not None or self._listeners is not None or not head.body or size not in (-1, None):
+            return super().read(size)
+        body, head.body = head.body, None
+        return body
 
     # --- state ---
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the peer went away before the exchange was over."""
+        return self._fate is ABORTED
 
     @property
     def connection(self) -> Socket:
@@ -153,6 +177,10 @@ class IncomingMessage(Readable):
 
     # --- for the connection ---
 
+    def continue_sent(self) -> None:
+        """`100 Continue` has gone out: the client waits for it no more."""
+        self._head.framing = self._head.framing.without(expects_continue=True)
+
     def open_body(self) -> Inflow:
         """The inflow of a body that is on its way."""
         self._inflow = Inflow(self, self.socket.workers, self.socket.high_water_mark)
@@ -160,16 +188,14 @@ class IncomingMessage(Readable):
 
     def finish(self, trailers: Sequence[bytes]) -> None:
         """In the hub: the body is complete."""
-        self._trailers = trailers
         assert self._inflow is not None
-        self._inflow.finish()
+        self._inflow.finish(trailers)
 
     def abort(self, error: Exception) -> None:
         """The rest will not come: 'aborted', 'error' if somebody listens, 'close'."""
-        if self._closed:
+        if self._fate:
             return
-        self.aborted = True
-        self._closed = True
+        self._fate = ABORTED
         unfinished = not self.complete
         if unfinished:
             self._reading().fail(error)
@@ -178,9 +204,9 @@ class IncomingMessage(Readable):
 
     def close(self) -> None:
         """The exchange is over: 'close', after 'end' if that is still on its way."""
-        if self._closed:
+        if self._fate:
             return
-        self._closed = True
+        self._fate = OVER
         if self._listeners is not None:
             inflow = self._inflow
             if inflow is None or not inflow.pumping:  # else `_at_end` follows
@@ -194,15 +220,20 @@ class IncomingMessage(Readable):
 
     def _open_inflow(self) -> Inflow:
         inflow = Inflow(self, self.socket.workers, self.socket.high_water_mark)
-        if self._head.complete:
-            inflow.progress = Progress.COMPLETE
+        head = self._head
+        if head.complete:
+            if head.body:
+                inflow.push(head.body)
+            # taken: by `read()`, which saw the end too
+            inflow.progress = Progress.ENDED if head.body is None else Progress.COMPLETE
+            head.body = None
         return inflow
 
     def _wants_bytes(self) -> None:
         self._source.body_wanted(self)
 
     def _at_end(self) -> None:
-        if self._closed and self._inflow is not None and self._inflow.pumping:
+        if self._fate and self._inflow is not None and self._inflow.pumping:
             self.socket.workers.soon(self._deliver, "close")
 
     def _listener_failed(self) -> None:

@@ -19,7 +19,7 @@ from .sockets import Socket, WriteDone
 from .streams import Data, encode
 from .workers import Workers, deliver, log
 
-__all__ = ["BodyFraming", "MessageSink", "OutgoingMessage", "Stage"]
+__all__ = ["NO_EXTRAS", "BodyFraming", "MessageSink", "OutgoingMessage", "Stage"]
 
 LARGE = 16 * 1024  # bytes from which on a copy costs more than a second buffer in the system call
 _Self = TypeVar("_Self", bound="OutgoingMessage")
@@ -57,33 +57,43 @@ class MessageSink(Protocol):
     def listener_failed(self, message: Any) -> None: ...
 
 
+class _Backlog:
+    """What a message holds until it is its turn on the connection."""
+
+    __slots__ = ("entries", "room", "size")
+
+    def __init__(self) -> None:
+        self.entries: list[bytes | WriteDone] = []  # with the callbacks of those bytes
+        self.size = 0  # in bytes
+        self.room: Event | None = None  # set when nothing is held any more
+
+
+class _Extras:
+    """What few messages need."""
+
+    __slots__ = ("callbacks", "finish_told", "needs_drain", "removed", "send_date", "trailers")
+
+    def __init__(self) -> None:
+        self.send_date = True
+        self.removed: frozenset[str] = frozenset()  # automatic headers that the user removed
+        self.trailers = b""
+        self.callbacks: list[Callable[..., object]] = []  # of end()
+        self.needs_drain = False  # a `write()` has returned False
+        self.finish_told = False
+
+
+NO_EXTRAS = _Extras()
+
+
 class OutgoingMessage(EventEmitter):
     """A message under way to the peer.
 
     Events:
         'drain' (): after a `write()` that returned False, all is with the operating system; 'finish' (): the
-        operating system has
-        the whole message; 'close' (): the connection went away before that; 'error' (exception).
+        operating system has the whole message; 'close' (): the connection went away before that; 'error' (exception).
     """
 
-    __slots__ = (
-        "_announced",
-        "_callbacks",
-        "_finish_told",
-        "_framing",
-        "_held",
-        "_held_size",
-        "_needs_drain",
-        "_removed",
-        "_room",
-        "_stage",
-        "_trailers",
-        "_turn",
-        "_written",
-        "headers",
-        "send_date",
-        "socket",
-    )
+    __slots__ = ("_announced", "_backlog", "_extras", "_framing", "_stage", "_written", "headers", "socket")
 
     EVENTS: ClassVar[frozenset[str]] = frozenset({"close", "drain", "error", "finish"})
 
@@ -92,21 +102,18 @@ class OutgoingMessage(EventEmitter):
         #: The connection's socket.
         self.socket = socket
         self.headers = OutgoingHeaders()
-        #: Whether a `Date` is added.
-        self.send_date = True
         self._stage = OPEN
-        self._framing = NONE
-        self._announced = -1  # the Content-Length
+        self._backlog: _Backlog | None = None  # while others are before it on the connection
+        self._extras: _Extras | None = None
         self._written = 0  # bytes of body
-        self._turn = False  # whether the bytes may go to the socket; those before are held
-        self._held: list[bytes | WriteDone] | None = None  # with the callbacks of those bytes
-        self._held_size = 0
-        self._room: Event | None = None  # set when nothing is held any more
-        self._needs_drain = False
-        self._removed: frozenset[str] | None = None  # automatic headers that the user removed
-        self._trailers: bytes = b""
-        self._callbacks: list[Callable[..., object]] | None = None  # of end()
-        self._finish_told = False
+        # known when the head is fixed:
+        self._framing: BodyFraming
+        self._announced: int  # the Content-Length, or -1
+
+    def _make_extras(self) -> _Extras:
+        if self._extras is None:
+            self._extras = _Extras()
+        return self._extras
 
     # --- headers ---
 
@@ -139,7 +146,17 @@ class OutgoingMessage(EventEmitter):
         if lower == "date":
             self.send_date = False
         elif lower in ("connection", "content-length", "transfer-encoding"):
-            self._removed = (self._removed or frozenset()) | {lower}
+            self._make_extras().removed |= {lower}
+
+    @property
+    def send_date(self) -> bool:
+        """Whether a `Date` is added (reference: `response.sendDate`)."""
+        return self._extras is None or self._extras.send_date
+
+    @send_date.setter
+    def send_date(self, send: bool) -> None:
+        if send != self.send_date:
+            self._make_extras().send_date = send
 
     @property
     def headers_sent(self) -> bool:
@@ -153,7 +170,8 @@ class OutgoingMessage(EventEmitter):
         Raises:
             TypeError, ValueError: a field is invalid; nothing has changed.
         """
-        self._trailers += b"".join([field_line(name, value) for name, value in field_pairs(headers)])
+        lines = b"".join([field_line(name, value) for name, value in field_pairs(headers)])
+        self._make_extras().trailers += lines
 
     @staticmethod
     def _headers_sent(what: str) -> MessageStateError:
@@ -227,7 +245,7 @@ class OutgoingMessage(EventEmitter):
         if callback is not None:
             self._when_sent(callback)
         if not sent and self._stage is BODY:
-            self._needs_drain = True
+            self._make_extras().needs_drain = True
         return sent
 
     def end(
@@ -260,9 +278,9 @@ class OutgoingMessage(EventEmitter):
             self._end_too_late(chunk, callback)
             return False
         if callback is not None:
-            self._callbacks = [callback]
+            self._make_extras().callbacks = [callback]
         if self._framing is CHUNKED:
-            last = b"0\r\n" + self._trailers + b"\r\n"
+            last = b"0\r\n" + (self._extras or NO_EXTRAS).trailers + b"\r\n"
             if chunk:
                 last = b"%x\r\n%b\r\n%b" % (len(chunk), chunk, last)
             self._written += len(chunk)
@@ -273,7 +291,7 @@ class OutgoingMessage(EventEmitter):
                 self._send_body(head, chunk)
             if self._stage is BODY:  # the connection may have gone
                 self._stage = ENDED
-        if self._turn:
+        if self._backlog is None:
             self._ended()
         return True
 
@@ -298,7 +316,7 @@ class OutgoingMessage(EventEmitter):
             self._written += size
             if not size:
                 return self._give(head)
-            if size >= LARGE and self._turn:
+            if size >= LARGE and self._backlog is None:
                 return self.socket.send_parts(head + b"%x\r\n" % size, chunk, b"\r\n")
             return self._give(b"%b%x\r\n%b\r\n" % (head, size, chunk))
         if self._framing is LENGTH and self._written + size > self._announced:
@@ -310,23 +328,27 @@ class OutgoingMessage(EventEmitter):
                 code="ERR_HTTP_CONTENT_LENGTH_MISMATCH",
             )
         self._written += size
-        if size >= LARGE and self._turn:
+        if size >= LARGE and self._backlog is None:
             return self.socket.send_parts(head, chunk) if head else self.socket.send(chunk)
         return self._give(head + chunk if head else chunk)
 
     def _give(self, data: bytes) -> bool:
-        if self._turn:
+        backlog = self._backlog
+        if backlog is None:
             return self.socket.send(data)
-        if self._held is None:
-            self._held = []
-        self._held.append(data)
-        self._held_size += len(data)
+        backlog.entries.append(data)
+        backlog.size += len(data)
         return False
+
+    def hold(self) -> None:
+        """Others are before it on the connection: keep its bytes until `take_turn()`."""
+        self._backlog = _Backlog()
 
     def take_turn(self) -> None:
         """It is this message's turn on the connection: what was held goes out."""
-        self._turn = True
-        held = self._release_held()
+        backlog, self._backlog = self._backlog, None
+        assert backlog is not None
+        held = self._emptied(backlog)
         if held:
             self.socket.send(b"".join([entry for entry in held if not callable(entry)]))
             for entry in held:
@@ -335,51 +357,54 @@ class OutgoingMessage(EventEmitter):
         if self._stage is ENDED:
             self._ended()
 
-    def _release_held(self) -> list[bytes | WriteDone]:
+    @staticmethod
+    def _emptied(backlog: _Backlog) -> list[bytes | WriteDone]:
         """Take out what was held; a greenlet that waits because that is too much goes on."""
-        held, self._held, self._held_size = self._held or [], None, 0
-        if self._room is not None:
-            self._room.set()
-        return held
+        entries, backlog.entries, backlog.size = backlog.entries, [], 0
+        if backlog.room is not None:
+            backlog.room.set()
+        return entries
 
     def drop_unsent(self) -> bool:
         """Undo the whole message if none of it has gone to the socket yet. Returns whether that was so."""
-        if self._turn and self._stage > FIXED:
+        if self._backlog is not None:
+            replaced = MessageStateError("the response was replaced before it was sent", code="ERR_STREAM_DESTROYED")
+            for entry in self._emptied(self._backlog):
+                if callable(entry):
+                    entry(replaced)
+        elif self._stage > FIXED:
             return False
-        for entry in self._release_held():
-            if callable(entry):
-                entry(MessageStateError("the response was replaced before it was sent", code="ERR_STREAM_DESTROYED"))
         self._stage = OPEN
-        self._framing, self._announced, self._written = NONE, -1, 0
+        self._written = 0
         self.headers.clear()
-        self._trailers = b""
-        self._removed = None
+        if self._extras is not None:
+            self._extras.trailers = b""
+            self._extras.removed = frozenset()
         return True
 
     def _over_mark(self) -> bool:
-        socket = self.socket
-        return (socket.queued if self._turn else self._held_size) > socket.high_water_mark
+        backlog, socket = self._backlog, self.socket
+        return (socket.queued if backlog is None else backlog.size) > socket.high_water_mark
 
     def _wait_for_room(self) -> None:
         while self._over_mark() and self._stage < ENDED:
-            if self._turn:
+            backlog = self._backlog
+            if backlog is None:
                 self.socket.wait_for_room()
             else:
-                if self._room is None:
-                    self._room = Event()
-                self._room.clear()
-                self._room.wait()
+                if backlog.room is None:
+                    backlog.room = Event()
+                backlog.room.clear()
+                backlog.room.wait()
 
     def _when_sent(self, callback: Callable[..., object]) -> None:
         def done(error: BaseException | None) -> None:
             self.workers.soon(self._call_back, callback, error)
 
-        if self._turn:
+        if self._backlog is None:
             self.socket.when_sent(done)
-        elif self._held is None:
-            self._held = [done]
         else:
-            self._held.append(done)
+            self._backlog.entries.append(done)
 
     @property
     def workers(self) -> Workers:
@@ -397,18 +422,18 @@ class OutgoingMessage(EventEmitter):
             self.lost(error if isinstance(error, Exception) else ConnectionLostError(str(error), code="ECONNRESET"))
             return
         self._stage = FINISHED
-        self._needs_drain = False
-        if self._listeners is not None or self._callbacks is not None:
+        if self._listeners is not None or self._extras is not None:
             self.workers.soon(self.tell_finish)
 
     def tell_finish(self) -> None:
         """In a worker: 'finish', once."""
-        if self._finish_told or self._stage != FINISHED:
+        extras = self._make_extras()
+        if extras.finish_told or self._stage is not FINISHED:
             return
-        self._finish_told = True
-        for callback in self._callbacks or ():
+        extras.finish_told = True
+        callbacks, extras.callbacks = extras.callbacks, []
+        for callback in callbacks:
             self._call_back(callback, None)
-        self._callbacks = None
         deliver(self, "finish")
 
     def lost(self, error: Exception) -> None:
@@ -416,12 +441,12 @@ class OutgoingMessage(EventEmitter):
         if self._stage in (FINISHED, CLOSED):
             return
         self._stage = CLOSED
-        for entry in self._release_held():
+        for entry in self._emptied(self._backlog) if self._backlog is not None else ():
             if callable(entry):
                 entry(error)
-        callbacks, self._callbacks = self._callbacks, None
+        callbacks = self._extras.callbacks if self._extras is not None else []
         if self._listeners is not None or callbacks:
-            self.workers.dispatch(self._tell_lost, callbacks or [], error)
+            self.workers.dispatch(self._tell_lost, callbacks, error)
 
     def _tell_lost(self, callbacks: list[Callable[..., object]], error: Exception) -> None:
         for callback in callbacks:
@@ -430,8 +455,9 @@ class OutgoingMessage(EventEmitter):
 
     def drained(self) -> None:
         """In the hub: nothing is queued any more."""
-        if self._needs_drain and self._stage is BODY:
-            self._needs_drain = False
+        extras = self._extras
+        if extras is not None and extras.needs_drain and self._stage is BODY:
+            extras.needs_drain = False
             if self.listener_count("drain"):
                 self.workers.dispatch(deliver, self, "drain")
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
+from time import monotonic, time
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from .errors import InvalidArgumentError, InvalidHeaderError
 from .events import Listener
-from .framing import RequestHead
+from .framing import RequestFraming
 from .headers import Headers, OutgoingHeaders, validate_header_value
 from .incoming import IncomingMessage
-from .outgoing import CHUNKED, ENDED, FIXED, LARGE, LENGTH, NONE, OPEN, UNTIL_CLOSE, OutgoingMessage, content_length
+from .outgoing import (
+    CHUNKED,
+    ENDED,
+    FINISHED,
+    FIXED,
+    LARGE,
+    LENGTH,
+    NO_EXTRAS,
+    NONE,
+    OPEN,
+    UNTIL_CLOSE,
+    OutgoingMessage,
+    content_length,
+)
 from .sockets import Socket
 from .status import STATUS_CODES
 from .streams import Data, encode
@@ -21,15 +34,16 @@ from .streams import Data, encode
 __all__ = ["ResponseSink", "ServerResponse"]
 
 _Self = TypeVar("_Self", bound="ServerResponse")
-_NOTHING_REMOVED: frozenset[str] = frozenset()
 _DECIDING = frozenset(("connection", "content-length", "date", "trailer", "transfer-encoding"))
 
 
 class ResponseSink(Protocol):
     """The connection that a response leaves by. None of these blocks."""
 
+    persists: bool  #: whether it may be kept after any answer, as far as the connection itself is concerned
+    persistence: bytes  #: the `Connection` and `Keep-Alive` lines of an answer after which the connection is kept
+
     def may_persist(self, response: Any) -> bool: ...
-    def persistence_lines(self) -> bytes: ...
     def response_given(self, response: Any) -> None: ...
     def listener_failed(self, message: Any) -> None: ...
 
@@ -50,9 +64,9 @@ class _DateLine:
         self.expires = 0.0
 
     def now(self) -> bytes:
-        clock = time.monotonic()
+        clock = monotonic()
         if clock >= self.expires:
-            seconds = time.time()
+            seconds = time()
             self.line = f"Date: {formatdate(seconds, usegmt=True)}\r\n".encode("ascii")
             self.expires = clock + 1 - seconds % 1
         return self.line
@@ -155,10 +169,11 @@ class ServerResponse(OutgoingMessage):
     def _encode_head(self, length: int | None) -> bytes:
         headers = self.headers
         status = self._status
-        request: RequestHead = self.req._head
-        removed = self._removed or _NOTHING_REMOVED
+        request: RequestFraming = self.req._head.framing
+        extras = self._extras or NO_EXTRAS
+        removed = extras.removed
         parts = [_status_line(status, self._message), headers.encode()]
-        if self.send_date and "date" not in headers:
+        if extras.send_date and "date" not in headers:
             parts.append(_date.now())
 
         # framing: RFC 9112 section 6
@@ -178,7 +193,7 @@ class ServerResponse(OutgoingMessage):
                 framing = CHUNKED if "chunked" in str(headers.value("transfer-encoding")).lower() else UNTIL_CLOSE
             elif (
                 length is not None
-                and not self._trailers
+                and not extras.trailers
                 and "trailer" not in headers
                 and "content-length" not in removed
             ):
@@ -198,7 +213,7 @@ class ServerResponse(OutgoingMessage):
         elif "connection" in removed:
             persists = persists and request.version == "1.1"
         elif persists and request.version == "1.1":
-            parts.append(self._connection.persistence_lines())
+            parts.append(self._connection.persistence)
         else:
             persists = False
             parts.append(b"Connection: close\r\n")
@@ -218,46 +233,34 @@ class ServerResponse(OutgoingMessage):
     ) -> bool:
         """Send the last piece, if any, and complete the response: see `OutgoingMessage.end`."""
         chunk = data if type(data) is bytes else b"" if data is None else encode(data, encoding)
-        if callback is not None or not self._is_plain(len(chunk)):
-            return super().end(chunk, None, callback)
-        # most answers are of this kind: a whole body at once and no header that changes the framing
         size = len(chunk)
-        whole = b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (
-            _status_line(self._status, self._message),
-            self.headers.encode(),
-            _date.now(),
-            self._connection.persistence_lines(),
-            size,
-            chunk,
-        )
+        status = self._status
+        connection = self._connection
+        if (
+            callback is not None
+            or size >= LARGE
+            or self._stage is not OPEN
+            or self._backlog is not None
+            or self._extras is not None
+            or not self.req._head.framing.ordinary
+            or (status != 200 and (status < 200 or status == 204 or status == 304))
+            or not _DECIDING.isdisjoint(self.headers)
+            or not connection.persists
+        ):
+            return super().end(chunk, None, callback)
+        # most answers are of this kind: a whole body at once, and nothing that `_encode_head` would have to weigh
         self._framing = LENGTH
         self._announced = self._written = size
         self._stage = ENDED
-        if self.socket.send(whole):
-            self.sent(None)
+        head = (_status_line(status, self._message), self.headers.encode(), _date.now(), connection.persistence)
+        if self.socket.send(b"".join((*head, b"Content-Length: %d\r\n\r\n" % size, chunk))):
+            self._stage = FINISHED
+            if self._listeners is not None:
+                self.workers.soon(self.tell_finish)
         else:
             self.socket.when_sent(self.sent)
-        self._connection.response_given(self)
+        connection.response_given(self)
         return True
-
-    def _is_plain(self, size: int) -> bool:
-        """Whether `_encode_head` would decide for a length and for persistence, and all may leave at once."""
-        head = self.req._head
-        return (
-            self._stage is OPEN
-            and self._turn
-            and size < LARGE
-            and self._status >= 200
-            and self._status != 204
-            and self._status != 304
-            and head.version == "1.1"
-            and head.method != "HEAD"
-            and self.send_date
-            and self._removed is None
-            and not self._trailers
-            and _DECIDING.isdisjoint(self.headers)
-            and self._connection.may_persist(self)
-        )
 
     def _te_chunked(self) -> bool:
         return "chunked" in str(self.req.headers.get("te", "")).lower()
@@ -271,7 +274,7 @@ class ServerResponse(OutgoingMessage):
             callback: called when it was sent.
         """
         self._write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.req._head.expects_continue = False
+        self.req.continue_sent()
         self.req._wants_bytes()
         if callback is not None:
             self._when_sent(callback)

@@ -329,6 +329,8 @@ class Server(EventEmitter):
                 _unlink(self._path)
             if self.listener_count("closing"):
                 self._workers.soon(deliver, self, "closing")
+            for connection in self._connections:
+                connection.wind_down()
             self.close_idle_connections()
             if not self._connections:
                 self._finish_close()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import enum
 import socket as stdlib_socket
-import time
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import gevent
@@ -131,7 +131,7 @@ class Socket(Readable):
         self.high_water_mark = high_water_mark
         self.owner: Owner | None = None
         self.due = NEVER
-        self.last_activity = time.monotonic()
+        self.last_activity = monotonic()
         self._read_size = SMALL_READ_SIZE
         self.bytes_read = 0
         self.bytes_written = 0  # the queued ones too, as in Node
@@ -204,7 +204,7 @@ class Socket(Readable):
         if seconds:
             if callback is not None:
                 self.once("timeout", callback)
-            self.last_activity = time.monotonic()
+            self.last_activity = monotonic()
             if self._state is not _CLOSED:
                 self.deadlines.schedule(self, self.last_activity + seconds)
         elif callback is not None:
@@ -229,39 +229,39 @@ class Socket(Readable):
 
     def _on_readable(self) -> None:
         """In the hub: read once; while much comes, a few times more before others have their turn."""
-        self._read()
-        if self._read_size == READ_SIZE:
-            for _ in range(MAX_READS - 1):
-                if self._read_size != READ_SIZE or not self._reading_on:
-                    return
-                self._read()
-
-    def _read(self) -> None:
-        try:
-            data = self._sock.recv(self._read_size)
-        except (BlockingIOError, InterruptedError):
-            self._read_size = SMALL_READ_SIZE
-            return
-        except OSError as error:
-            self.destroy(error)
-            return
-        self.last_activity = time.monotonic()
-        if not data:
-            self.pause_reading()
-            self._on_eof()
-            return
-        size = len(data)
-        self.bytes_read += size
-        self._read_size = READ_SIZE if size == self._read_size else SMALL_READ_SIZE
-        owner = self.owner
-        if owner is not None:
-            owner.data_received(data)
-        elif self.lingers >= 0:
-            self.lingers -= len(data)
-            if self.lingers < 0:
-                self.destroy()
-        elif not self._reading().push(data):
-            self.pause_reading()
+        reads = 0
+        while True:
+            try:
+                data = self._sock.recv(self._read_size)
+            except (BlockingIOError, InterruptedError):
+                self._read_size = SMALL_READ_SIZE
+                return
+            except OSError as error:
+                self.destroy(error)
+                return
+            self.last_activity = monotonic()
+            if not data:
+                self.pause_reading()
+                self._on_eof()
+                return
+            size = len(data)
+            self.bytes_read += size
+            full = size == self._read_size
+            self._read_size = READ_SIZE if full else SMALL_READ_SIZE
+            owner = self.owner
+            if owner is not None:
+                owner.data_received(data)
+            elif self.lingers >= 0:
+                self.lingers -= size
+                if self.lingers < 0:
+                    self.destroy()
+            elif not self._reading().push(data):
+                self.pause_reading()
+            if not full:
+                return
+            reads += 1
+            if reads == MAX_READS or not self._reading_on:
+                return
 
     def _on_eof(self) -> None:
         if self.owner is not None:
@@ -313,7 +313,7 @@ class Socket(Readable):
             except OSError as error:
                 self.destroy(error)
                 return False
-            self.last_activity = time.monotonic()
+            self.last_activity = monotonic()
             self.bytes_written += size
             if sent == size:
                 return True
@@ -386,7 +386,7 @@ class Socket(Readable):
             except OSError as error:
                 self.destroy(error)
                 return
-            self.last_activity = time.monotonic()
+            self.last_activity = monotonic()
             self.queued -= sent
             for buffer in buffers:
                 if sent < len(buffer):
@@ -481,7 +481,7 @@ class Socket(Readable):
             self.workers.dispatch(self._deliver, "finish")
         if self.lingers >= 0:
             self.deadlines.forget(self)
-            self.deadlines.schedule(self, time.monotonic() + LINGER_TIME)
+            self.deadlines.schedule(self, monotonic() + LINGER_TIME)
         elif self._inflow is not None and self._inflow.progress > 0 and not self._reading_on:
             self.destroy()  # the peer's end had come before
 

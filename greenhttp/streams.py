@@ -12,7 +12,7 @@ import codecs
 import enum
 import errno
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import gevent
@@ -85,6 +85,7 @@ class Inflow:
         "progress",
         "pumping",
         "size",
+        "trailers",
         "waiter",
         "workers",
     )
@@ -102,6 +103,7 @@ class Inflow:
         self.waiter: Waiter[None] | None = None  # of the greenlet blocked in a read
         self.decoder: codecs.IncrementalDecoder | None = None
         self.error: Exception | None = None
+        self.trailers: Sequence[bytes] = ()  # came with the end
 
     # --- the source's side ---
 
@@ -112,9 +114,10 @@ class Inflow:
         self._wake()
         return self.size < self.mark
 
-    def finish(self) -> None:
+    def finish(self, trailers: Sequence[bytes] = ()) -> None:
         """The end has come."""
         if self.progress is Progress.OPEN:
+            self.trailers = trailers
             self.progress = Progress.COMPLETE
             self._wake()
 

@@ -16,9 +16,11 @@ from weakref import WeakKeyDictionary
 
 import gevent
 from gevent.hub import Hub
+from greenlet import greenlet
 
 __all__ = ["Workers", "deliver", "log"]
 
+_switch = greenlet.switch  # the hub's own `switch` would first ask the worker what to do on leaving
 log = logging.getLogger("greenhttp")
 
 MAX_SPARE = 128  # idle workers kept by a hub: some 5 KB each, against about 3 µs to make a new one
@@ -34,7 +36,7 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the che
     def __init__(self, workers: Workers) -> None:
         super().__init__()
         self.workers = workers
-        self.task: Callable[..., object] | None = None
+        self.task: Callable[..., object]
         self.task_args: tuple[Any, ...] = ()
 
     def _run(self, *_: Any) -> None:
@@ -43,18 +45,17 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the che
         try:
             while True:
                 task, args = self.task, self.task_args
-                self.task, self.task_args = None, ()
-                assert task is not None
+                self.task_args = ()
                 if len(args) == 2:
                     # most tasks; a call with `*` would add to the C stack that a blocked greenlet keeps
                     task(args[0], args[1])
                 else:
                     task(*args)
-                del task, args  # or they would live until the next task
+                del args  # or they would live until the next task
                 if len(spare) >= MAX_SPARE:
                     return
                 spare.append(self)
-                hub.switch()
+                _switch(hub)
         finally:
             if self in spare:  # killed while it waited
                 spare.remove(self)
@@ -84,7 +85,8 @@ class Workers:
 
         What it raises ends the worker and is reported by gevent, so `task` sees to its own exceptions.
         """
-        worker = self.spare.pop() if self.spare else _Worker(self)
+        spare = self.spare
+        worker = spare.pop() if spare else _Worker(self)
         worker.task = task
         worker.task_args = args
         worker.gr_context = Context()

@@ -180,7 +180,7 @@ def test_a_response_that_is_not_in_front_blocks_its_writer_too(serve, connect):
             return res.end("front")
         for _ in range(20):
             res.write(PIECE)
-            sizes.append(res._held_size)
+            sizes.append(res._backlog.size if res._backlog else 0)
         res.end()
 
     client = connect(serve(handler)).send(get("/front") + get("/behind"))

@@ -182,7 +182,7 @@ def test_the_events_of_a_chunked_request_in_order():
     """Behaviour 3.10: trailers come with the end, never among the headers. Point 5."""
     head, body, end = events_of(fed(CHUNKED + b"1\r\na\r\n1\r\nb\r\n0\r\nHost: evil\r\n\r\n"))
     assert isinstance(head, RequestHead)
-    assert (head.method, head.target, head.version) == ("POST", b"/", "1.1")
+    assert (head.framing.method, head.target, head.framing.version) == ("POST", b"/", "1.1")
     assert flat_fields(head.fields) == ["Host", "a", "Transfer-Encoding", "chunked"]
     assert body == b"ab"
     assert isinstance(end, End)
@@ -302,8 +302,8 @@ def test_an_ignored_upgrade_still_frames_its_body(how: str, framing: bytes, body
             parser.receive(piece)
             while (event := parser.next_event()) is not None:
                 events.append(event)
-                if isinstance(event, RequestHead) and event.upgrade:
-                    parser.ignore_upgrade()
+                if isinstance(event, RequestHead) and event.framing.upgrade:
+                    parser.ignore_upgrade(event)
         seen: list[str] = []
         for event in events[1:-1]:
             if isinstance(event, bytes):
@@ -321,8 +321,8 @@ def test_an_ignored_upgrade_in_1_0_ends_the_connection():
     parser = fed(b"GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n" + NEXT)
     head = parser.next_event()
     assert isinstance(head, RequestHead)
-    assert (head.upgrade, head.keep_alive) == (True, False)
-    parser.ignore_upgrade()
+    assert (head.framing.upgrade, head.framing.keep_alive) == (True, False)
+    parser.ignore_upgrade(head)
     assert head.complete
     assert parser.next_event() is None
 
@@ -452,4 +452,4 @@ def test_the_head_says_keep_alive_exactly_if_the_next_request_is_looked_at(
     head = events[0]
     assert isinstance(head, RequestHead)
     targets = [event.target for event in events if isinstance(event, RequestHead)]
-    assert targets == ([b"/", b"/next"] if head.keep_alive else [b"/"])
+    assert targets == ([b"/", b"/next"] if head.framing.keep_alive else [b"/"])

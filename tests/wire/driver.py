@@ -35,7 +35,7 @@ def drive(pieces: Iterable[bytes], limits: ParserLimits | None = None) -> list[s
                     continue
                 _flush(report, body)
                 if isinstance(event, RequestHead):
-                    upgraded = event.upgrade
+                    upgraded = event.framing.upgrade
                     report += _head_lines(event)
                 else:
                     report += _end_lines(event)
@@ -59,14 +59,17 @@ def _flush(report: list[str], body: list[bytes]) -> None:
 
 
 def _head_lines(head: RequestHead) -> list[str]:
-    means = ["keep-alive" if head.keep_alive else "close"]
-    if head.content_length is not None:
-        means.append(f"length {head.content_length}")
-    for name in ("chunked", "upgrade", "expects_continue", "complete"):
-        if getattr(head, name):
+    means = ["keep-alive" if head.framing.keep_alive else "close"]
+    if head.framing.content_length is not None:
+        means.append(f"length {head.framing.content_length}")
+    for name in ("chunked", "upgrade", "expects_continue"):
+        if getattr(head.framing, name):
             means.append(name)
-    line = f"request {head.method} {head.target.decode('latin-1')} HTTP/{head.version} = {', '.join(means)}"
-    return [line, *_field_lines(head.fields)]
+    if head.complete and not head.body:
+        means.append("complete")
+    line = f"{repr(head)[1:-1].replace('RequestHead', 'request')} = {', '.join(means)}"
+    lines = [line, *_field_lines(head.fields)]
+    return lines if not head.body else [*lines, f"body {head.body!r}", "end"]
 
 
 def _end_lines(end: End) -> list[str]:
