@@ -50,12 +50,14 @@ class RequestFraming:
         "keep_alive",
         "method",
         "ordinary",
+        "raw_method",
         "upgrade",
         "version",
     )
 
     def __init__(
         self,
+        raw_method: bytes,
         method: str,
         version: str,
         *,
@@ -65,6 +67,7 @@ class RequestFraming:
         upgrade: bool = False,
         expects_continue: bool = False,
     ) -> None:
+        self.raw_method = raw_method
         self.method = method
         self.version = version
         self.keep_alive = keep_alive
@@ -80,6 +83,7 @@ class RequestFraming:
     def without(self, *, upgrade: bool = False, expects_continue: bool = False) -> RequestFraming:
         """The same, as if the request had not asked for that."""
         return RequestFraming(
+            self.raw_method,
             self.method,
             self.version,
             keep_alive=self.keep_alive,
@@ -173,6 +177,7 @@ def judge_request(method: bytes, version: str, require_host: bool, *lines: bytes
     if codings and version == "1.0":
         keep_alive = False  # RFC 9112 section 6.1: such framing is not to be trusted any further
     return RequestFraming(
+        method,
         known_method,
         version,
         keep_alive=keep_alive,

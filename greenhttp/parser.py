@@ -28,6 +28,7 @@ _ANY_COUNT = 2**63
 _VERSIONS = {b"HTTP/1.1\r\n": "1.1", b"HTTP/1.0\r\n": "1.0"}
 # also with empty lines before it, or more than one blank between its parts
 _REQUEST_LINE = re.compile(rb"[\r\n]*([^\r\n ]+) +([^\r\n ]+) +(HTTP/1\.[01]\r\n)")
+_NOTHING_SEEN = RequestFraming(b"", "GET", "1.1", keep_alive=True)
 _deciding_lines = REQUEST_DECIDERS.findall
 _HTTP_VERSION = re.compile(rb" HTTP/[0-9]\.[0-9]\Z")
 
@@ -113,6 +114,8 @@ class RequestParser:
         "_checked",
         "_chunks",
         "_error",
+        "_fields",
+        "_framing",
         "_keep_alive",
         "_limits",
         "_llhttp",
@@ -128,6 +131,9 @@ class RequestParser:
         self._begin = 0
         self._llhttp: Any = None  # of a head that arrives in parts
         self._checked = 0  # how far it, or the decoder of chunks, has come
+        # most clients send the same fields with every request of a connection: then they mean the same
+        self._fields = b""  # the last head from its version on
+        self._framing = _NOTHING_SEEN
         self._remaining = 0  # bytes of a body of known length
         self._chunks: ChunkDecoder | None = None
         self._keep_alive = True  # whether another message may follow the one under way
@@ -211,19 +217,15 @@ class RequestParser:
         else:
             self._check_part(end)
         line = raw.split(b" ", 2)
-        version = _VERSIONS.get(line[-1][:10])
-        if version is None or len(line) != 3 or line[0][0] < 32 or not line[1]:
-            found = _REQUEST_LINE.match(raw)
+        framing = self._framing
+        if line[-1] != self._fields or line[0] != framing.raw_method:
+            found = self._read_line(raw, line)
             if found is None:
-                if raw.strip(b"\r\n"):
-                    raise self._bad_version()
-                self._use(end)  # empty lines before a head are nothing yet
+                self._use(end)
                 return self._next_head()
-            line = list(found.groups())
-            version = _VERSIONS[line[2]]
+            line, framing = found
         if large and raw.strip(b"\r\n").count(b"\n") > limits.max_headers_count > 0:
             raise overflow("number of headers", 431)
-        framing = judge_request(line[0], version, limits.require_host, *_deciding_lines(raw))
         if self._llhttp is not None:
             self._llhttp = None
         elif not framing.keep_alive:
@@ -247,6 +249,24 @@ class RequestParser:
         else:
             self._begin = end
         return RequestHead(framing, line[1], raw, body)
+
+    def _read_line(self, raw: bytes, line: list[bytes]) -> tuple[list[bytes], RequestFraming] | None:
+        """Method, target and what the head means; None if it consists of empty lines."""
+        version = _VERSIONS.get(line[-1][:10])
+        usual = version is not None and len(line) == 3 and line[0][0] > 32 and line[1] != b""
+        if not usual:
+            found = _REQUEST_LINE.match(raw)
+            if found is None:
+                if raw.strip(b"\r\n"):
+                    raise self._bad_version()
+                return None
+            line = list(found.groups())
+            version = _VERSIONS[line[2]]
+        assert version is not None
+        framing = judge_request(line[0], version, self._limits.require_host, *_deciding_lines(raw))
+        if usual:
+            self._fields, self._framing = line[2], framing
+        return line, framing
 
     def _body_at_hand(self, framing: RequestFraming, begin: int) -> bytes | None:
         """The body, if all of it has come with the head and nobody has to be asked for it."""
