@@ -245,11 +245,15 @@ class ServerConnection:
         self._phase = BUSY
         self._requests += 1
         request = IncomingMessage(head, self, socket)
-        if head.framing.upgrade and not self._ignores_upgrade(head):
-            self._upgrade = request
-            if self._front is None:
-                self._hand_over()
-            return
+        event = "request"
+        if not head.framing.ordinary:
+            if head.framing.upgrade and not self._ignores_upgrade(head):
+                self._upgrade = request
+                if self._front is None:
+                    self._hand_over()
+                return
+            if head.framing.expects_continue and self.server.listener_count("check_continue"):
+                event = "check_continue"
         if not head.complete:
             self._receiving = request
             self._drain_left = -1
@@ -262,9 +266,6 @@ class ServerConnection:
             if self._behind is None:
                 self._behind = []
             self._behind.append(response)
-        event = "request"
-        if head.framing.expects_continue and self.server.listener_count("check_continue"):
-            event = "check_continue"
         self._workers.enter(self._run_handler, event, response)
 
     def _ignores_upgrade(self, head: RequestHead) -> bool:

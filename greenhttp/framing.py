@@ -1,4 +1,4 @@
-"""What the fields of a request head mean for its framing and its connection.
+"""What the fields of a head mean for the framing of its message and for its connection.
 
 Pure: bytes come in, a decision goes out. llhttp has checked the syntax by then; what it leaves to us stands here.
 Refuse, never mend: what two readers could understand in two ways ends the connection.
@@ -77,8 +77,8 @@ class RequestFraming:
         self.expects_continue = expects_continue
         #: Whether bytes of a body follow.
         self.has_body = chunked or bool(content_length)
-        #: Whether nothing in it changes how the answer is framed: the case to be fast in.
-        self.ordinary = version == "1.1" and keep_alive and not expects_continue and method != "HEAD"
+        #: Whether nothing in it changes what follows or how the answer is framed: the case to be fast in.
+        self.ordinary = version == "1.1" and keep_alive and not expects_continue and not upgrade and method != "HEAD"
 
     def without(self, *, upgrade: bool = False, expects_continue: bool = False) -> RequestFraming:
         """The same, as if the request had not asked for that."""
@@ -147,15 +147,7 @@ def judge_request(method: bytes, version: str, require_host: bool, *lines: bytes
                     "Parse Error: more than one Host, or not a valid one", code="HPE_INVALID_HOST"
                 )
         elif name == b"content-length":
-            if content_length is not None:
-                raise RemoteProtocolError(
-                    "Parse Error: more than one Content-Length", code="HPE_UNEXPECTED_CONTENT_LENGTH"
-                )
-            if not _DIGITS.fullmatch(value):
-                raise RemoteProtocolError(
-                    "Parse Error: Content-Length is not a number", code="HPE_INVALID_CONTENT_LENGTH"
-                )
-            content_length = int(value)
+            content_length = _length(value, content_length)
         elif name == b"transfer-encoding":
             codings += _list_members(value)
         elif name == b"upgrade":
@@ -192,6 +184,117 @@ def judge_request(method: bytes, version: str, require_host: bool, *lines: bytes
 REQUEST_DECIDERS = deciding_lines(
     ("host", "connection", "proxy-connection", "content-length", "transfer-encoding", "upgrade", "expect")
 )
+
+
+class ResponseFraming:
+    """What a status line and the fields that decide something mean. Shared by responses that are alike."""
+
+    __slots__ = (
+        "bodiless",
+        "chunked",
+        "content_length",
+        "final",
+        "keep_alive",
+        "reason",
+        "status",
+        "until_close",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(
+        self,
+        version: str,
+        status: int,
+        reason: str,
+        *,
+        keep_alive: bool,
+        content_length: int | None,
+        chunked: bool,
+        until_close: bool,
+    ) -> None:
+        self.version = version
+        self.status = status
+        self.reason = reason
+        self.content_length = content_length
+        self.chunked = chunked
+        self.upgrade = status == 101
+        #: Whether the exchange ends with it, unlike with an interim answer.
+        self.final = status >= 200
+        #: Whether no body follows, whatever was asked.
+        self.bodiless = not self.final or status in (204, 304)
+        #: Whether a body, if there is one, ends with the connection.
+        self.until_close = until_close
+        self.keep_alive = keep_alive and (self.bodiless or not until_close)
+
+
+class ResponseHead:
+    """One status line with its fields, and what they mean."""
+
+    __slots__ = ("body", "complete", "framing", "raw")
+
+    def __init__(self, framing: ResponseFraming, raw: bytes, body: bytes | None) -> None:
+        self.framing = framing
+        self.raw = raw  # the whole head, as received
+        self.body = body  # if all of it came with the head, until somebody takes it
+        #: Whether the message has no body, or it came with the head.
+        self.complete = body is not None
+
+    @property
+    def fields(self) -> list[bytes]:
+        """Name, value, name, value, ... as received."""
+        return split_fields(self.raw)
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead HTTP/{self.framing.version} {self.framing.status}>"
+
+
+@lru_cache(maxsize=256)
+def judge_response(version: bytes, status: bytes, reason: bytes, *lines: bytes) -> ResponseFraming:
+    """What a response means (RFC 9112 sections 6.3 and 9.3).
+
+    Args:
+        version, status, reason: of the status line.
+        lines: the fields `RESPONSE_DECIDERS`, as `name:value`.
+
+    Raises:
+        RemoteProtocolError: where the body ends is in doubt.
+    """
+    content_length: int | None = None
+    options: list[bytes] = []
+    codings: list[bytes] = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        if name == b"content-length":
+            content_length = _length(value, content_length)
+        elif name == b"transfer-encoding":
+            codings += _list_members(value)
+        else:
+            options += _list_members(value)
+    if codings:
+        _judge_codings(codings, content_length)
+    return ResponseFraming(
+        version.decode("ascii"),
+        int(status),
+        reason.decode("latin-1"),
+        keep_alive=b"close" not in options and (version == b"1.1" or b"keep-alive" in options),
+        content_length=content_length,
+        chunked=bool(codings),
+        until_close=not codings and content_length is None,
+    )
+
+
+#: The fields that decide something in a response.
+RESPONSE_DECIDERS = deciding_lines(("connection", "proxy-connection", "content-length", "transfer-encoding"))
+
+
+def _length(value: bytes, known: int | None) -> int:
+    if known is not None:
+        raise RemoteProtocolError("Parse Error: more than one Content-Length", code="HPE_UNEXPECTED_CONTENT_LENGTH")
+    if not _DIGITS.fullmatch(value):
+        raise RemoteProtocolError("Parse Error: Content-Length is not a number", code="HPE_INVALID_CONTENT_LENGTH")
+    return int(value)
 
 
 def _list_members(value: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Bytes in, events out: the messages of one connection, one after another.
+"""Bytes in, events out: the messages of one connection, one after another, requests or responses.
 
 Pure: no socket, no clock, no greenlet. The caller hands bytes in with `receive()` and takes events out with
 `next_event()` when it has room for them, so a flood of pipelined requests stays here as bytes.
@@ -11,25 +11,43 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import httptools
 
 from .errors import RemoteProtocolError
-from .framing import REQUEST_DECIDERS, RequestFraming, RequestHead, judge_request
+from .framing import (
+    REQUEST_DECIDERS,
+    RESPONSE_DECIDERS,
+    RequestFraming,
+    RequestHead,
+    ResponseFraming,
+    ResponseHead,
+    judge_request,
+    judge_response,
+)
 from .llhttp import BLANK_LINE, ChunkDecoder, ChunkRecorder, HeadChecker, overflow, translated
 
-__all__ = ["MAX_HEADER_SIZE", "End", "ParserLimits", "RequestEvent", "RequestParser"]
+__all__ = [
+    "MAX_HEADER_SIZE",
+    "End",
+    "ParserLimits",
+    "RequestEvent",
+    "RequestParser",
+    "ResponseEvent",
+    "ResponseLimits",
+    "ResponseParser",
+]
 
 MAX_HEADER_SIZE = 16 * 1024  # bytes, start line and fields together. Precedents: Node 16 KiB, h11 16, Tornado 64
 _SHORTEST_FIELD = 4  # bytes of a line: a name, a colon and the line's end
 _ANY_COUNT = 2**63
+_MAX_KNOWN = 2048  # bytes of a connection's last head that are kept, to know the same fields again
 
 _VERSIONS = {b"HTTP/1.1\r\n": "1.1", b"HTTP/1.0\r\n": "1.0"}
 # also with empty lines before it, or more than one blank between its parts
 _REQUEST_LINE = re.compile(rb"[\r\n]*([^\r\n ]+) +([^\r\n ]+) +(HTTP/1\.[01]\r\n)")
-_NOTHING_SEEN = RequestFraming(b"", "GET", "1.1", keep_alive=True)
-_deciding_lines = REQUEST_DECIDERS.findall
+_STATUS_LINE = re.compile(rb"[\r\n]*HTTP/(0\.9|1\.[01]) +([0-9]{3})(?: ([^\r\n]*))?\r\n")
 _HTTP_VERSION = re.compile(rb" HTTP/[0-9]\.[0-9]\Z")
 
 
@@ -46,6 +64,7 @@ class End:
 
 
 RequestEvent = RequestHead | bytes | End
+ResponseEvent = ResponseHead | bytes | End
 
 
 class ParserLimits:
@@ -53,13 +72,15 @@ class ParserLimits:
 
     __slots__ = ("_max_header_size", "_max_headers_count", "checker", "recorder", "require_host", "safe_size")
 
+    _make_llhttp: ClassVar[Any] = httptools.HttpRequestParser
+
     def __init__(
         self, max_header_size: int = MAX_HEADER_SIZE, max_headers_count: int = 1000, require_host: bool = True
     ) -> None:
         self._max_header_size = max_header_size
         self._max_headers_count = max_headers_count
         self.require_host = require_host
-        self.checker = HeadChecker(httptools.HttpRequestParser)
+        self.checker = HeadChecker(type(self)._make_llhttp)
         self.recorder = ChunkRecorder()
         self._find_safe_size()
 
@@ -88,34 +109,42 @@ class ParserLimits:
         self._find_safe_size()
 
 
+class ResponseLimits(ParserLimits):
+    """What one agent allows in a response."""
+
+    __slots__ = ()
+
+    _make_llhttp = httptools.HttpResponseParser
+
+
 class _Stage(enum.IntEnum):
     HEAD = 0  # between messages, or within a head
     BODY = 1  # a body of known length
     CHUNKS = 2
-    END = 3  # of a body; to be reported
-    UPGRADED = 4  # the bytes belong to another protocol, unless `ignore_upgrade()` is called
-    CLOSED = 5  # that was the last request: what follows is ignored
-    FAILED = 6  # nothing after the bad bytes is looked at
+    REST = 3  # a body that ends with the connection
+    END = 4  # of a body; to be reported
+    UPGRADED = 5  # the bytes belong to another protocol, unless `ignore_upgrade()` is called
+    CLOSED = 6  # that was the last message: what follows is ignored
+    FAILED = 7  # nothing after the bad bytes is looked at
 
 
-# Looked up for every request: a global is found faster than a member of an enum.
-_HEAD, _BODY, _CHUNKS, _END, _UPGRADED, _CLOSED, _FAILED = _Stage
+# Looked up for every message: a global is found faster than a member of an enum.
+_HEAD, _BODY, _CHUNKS, _REST, _END, _UPGRADED, _CLOSED, _FAILED = _Stage
+
+_Head = TypeVar("_Head", RequestHead, ResponseHead)
+_NOTHING_SEEN = RequestFraming(b"", "GET", "1.1", keep_alive=True)
+_request_deciders = REQUEST_DECIDERS.findall
+_response_deciders = RESPONSE_DECIDERS.findall
 
 
-class RequestParser:
-    """The requests of one connection.
-
-    Args:
-        limits: shared by the connections of a server.
-    """
+class _MessageParser(Generic[_Head]):
+    """What both directions have in common: the search for the end of a head, and bodies."""
 
     __slots__ = (
         "_begin",
         "_checked",
         "_chunks",
         "_error",
-        "_fields",
-        "_framing",
         "_keep_alive",
         "_limits",
         "_llhttp",
@@ -124,6 +153,8 @@ class RequestParser:
         "buffered",
     )
 
+    _START_LINE: ClassVar[str]
+
     def __init__(self, limits: ParserLimits) -> None:
         self._limits = limits
         self._stage = _HEAD
@@ -131,9 +162,6 @@ class RequestParser:
         self._begin = 0
         self._llhttp: Any = None  # of a head that arrives in parts
         self._checked = 0  # how far it, or the decoder of chunks, has come
-        # most clients send the same fields with every request of a connection: then they mean the same
-        self._fields = b""  # the last head from its version on
-        self._framing = _NOTHING_SEEN
         self._remaining = 0  # bytes of a body of known length
         self._chunks: ChunkDecoder | None = None
         self._keep_alive = True  # whether another message may follow the one under way
@@ -153,7 +181,7 @@ class RequestParser:
         else:
             self.buffered = data
 
-    def next_event(self) -> RequestEvent | None:
+    def next_event(self) -> _Head | bytes | End | None:
         """The next thing that the bytes mean; None: more bytes are needed, or another protocol has begun.
 
         Raises:
@@ -178,15 +206,127 @@ class RequestParser:
             raise self._error
         if stage is _END:
             return self._end()
+        if stage is _REST:
+            return self.take_rest() or None
         if stage is _CLOSED:
             self._use(len(self.buffered))
         return None
 
     def take_rest(self) -> bytes:
-        """The bytes after the head of an upgrade or CONNECT request; they leave the parser."""
+        """The bytes that are not part of a message; they leave the parser."""
         rest = self.buffered[self._begin :]
         self._use(len(self.buffered))
         return rest
+
+    # --- heads ---
+
+    def _next_head(self) -> _Head | None:
+        raise NotImplementedError
+
+    def _translated(self, error: httptools.HttpParserError) -> RemoteProtocolError:
+        return translated(error)
+
+    def _check_part(self, end: int) -> None:
+        """Show llhttp what has come of a head, so that a fault is found at once."""
+        data = self.buffered
+        if self._llhttp is None:
+            if not data[self._begin : end].strip(b"\r\n"):
+                self._use(end)  # empty lines before a head are nothing yet
+                return
+            self._llhttp = self._limits.checker.begin()
+            self._checked = self._begin
+        if end - self._begin > self._limits.max_header_size:
+            self._check_size(end)
+        part = memoryview(data)[self._checked : end]
+        self._checked = end
+        self._limits.checker.check_part(self._llhttp, part)
+
+    def _check_size(self, end: int) -> None:
+        """A head is over the limit; a fault within the limit comes first."""
+        data = self.buffered
+        start = len(data) - len(data[self._begin :].lstrip(b"\r\n"))  # empty lines before a head do not count
+        limit = start + self._limits.max_header_size
+        if end <= limit:
+            return
+        if self._llhttp is None or self._checked < limit:
+            self._check_part(limit)
+        line_is_whole = b"\r\n" in data[start:limit]
+        raise overflow("headers", 431) if line_is_whole else overflow(self._START_LINE, 414)
+
+    # --- bodies ---
+
+    def _next_of_body(self) -> bytes | None:
+        data, begin = self.buffered, self._begin
+        end = min(len(data), begin + self._remaining)
+        if end == begin:
+            return None
+        self._remaining -= end - begin
+        if not self._remaining:
+            self._stage = _END
+        self._use(end)
+        return data if not begin and end == len(data) else data[begin:end]
+
+    def _next_of_chunks(self) -> bytes | End | None:
+        chunks, data = self._chunks, self.buffered
+        assert chunks is not None
+        try:
+            begin = chunks.decode(data, max(self._begin, self._checked))
+        except RemoteProtocolError as error:
+            if not chunks.pieces:
+                raise
+            self._stage, self._error = _FAILED, error
+            return chunks.take_body()  # what came before the fault was in order
+        if chunks.complete:
+            self._use(begin)
+            self._stage = _END
+        else:
+            # the last bytes may be the first of the blank line that ends the body
+            self._checked = begin
+            self._begin = max(self._begin, begin - 3)
+        if chunks.pieces:
+            return chunks.take_body()
+        return self._end() if chunks.complete else None
+
+    def _start_body(self, *, chunked: bool, length: int | None) -> None:
+        if chunked:
+            self._stage = _CHUNKS
+            self._checked = 0
+            self._chunks = ChunkDecoder(self._limits.recorder, self._limits.max_header_size)
+        elif length:
+            self._stage = _BODY
+            self._remaining = length
+        else:
+            self._stage = _HEAD if self._keep_alive else _CLOSED
+
+    def _end(self) -> End:
+        self._stage = _HEAD if self._keep_alive else _CLOSED
+        chunks, self._chunks = self._chunks, None
+        return End(chunks.trailers if chunks is not None else [])
+
+    def _use(self, end: int) -> None:
+        """The bytes before `end` are done with."""
+        if end == len(self.buffered):
+            self.buffered = b""
+            end = 0
+        self._begin = end
+
+
+class RequestParser(_MessageParser[RequestHead]):
+    """The requests of one connection.
+
+    Args:
+        limits: shared by the connections of a server.
+    """
+
+    __slots__ = ("_fields", "_framing")
+
+    _START_LINE = "request line"
+
+    def __init__(self, limits: ParserLimits) -> None:
+        super().__init__(limits)
+        # most clients send the same fields with every request of a connection: then they mean the same
+        self._fields = b""  # the last head from its version on
+        self._framing = _NOTHING_SEEN
 
     def ignore_upgrade(self, head: RequestHead) -> None:
         """Go on as if `head`, the last, had asked for no upgrade: its body is framed, and other requests follow."""
@@ -194,8 +334,6 @@ class RequestParser:
         self._open_body(head.framing)
         if not head.framing.has_body:
             head.body, head.complete = b"", True
-
-    # --- heads ---
 
     def _next_head(self) -> RequestHead | None:
         data, begin = self.buffered, self._begin
@@ -263,8 +401,8 @@ class RequestParser:
             line = list(found.groups())
             version = _VERSIONS[line[2]]
         assert version is not None
-        framing = judge_request(line[0], version, self._limits.require_host, *_deciding_lines(raw))
-        if usual:
+        framing = judge_request(line[0], version, self._limits.require_host, *_request_deciders(raw))
+        if usual and len(line[2]) <= _MAX_KNOWN:
             self._fields, self._framing = line[2], framing
         return line, framing
 
@@ -281,42 +419,8 @@ class RequestParser:
         self._keep_alive = framing.keep_alive
         if framing.upgrade:
             self._stage = _UPGRADED
-        elif framing.chunked:
-            self._stage = _CHUNKS
-            self._checked = 0
-            self._chunks = ChunkDecoder(self._limits.recorder, self._limits.max_header_size)
-        elif framing.content_length:
-            self._stage = _BODY
-            self._remaining = framing.content_length
         else:
-            self._stage = _HEAD if framing.keep_alive else _CLOSED
-
-    def _check_part(self, end: int) -> None:
-        """Show llhttp what has come of a head, so that a fault is found at once."""
-        data = self.buffered
-        if self._llhttp is None:
-            if not data[self._begin : end].strip(b"\r\n"):
-                self._use(end)  # empty lines before a head are nothing yet
-                return
-            self._llhttp = self._limits.checker.begin()
-            self._checked = self._begin
-        if end - self._begin > self._limits.max_header_size:
-            self._check_size(end)
-        part = memoryview(data)[self._checked : end]
-        self._checked = end
-        self._limits.checker.check_part(self._llhttp, part)
-
-    def _check_size(self, end: int) -> None:
-        """A head is over the limit; a fault within the limit comes first."""
-        data = self.buffered
-        start = len(data) - len(data[self._begin :].lstrip(b"\r\n"))  # empty lines before a head do not count
-        limit = start + self._limits.max_header_size
-        if end <= limit:
-            return
-        if self._checked < limit:
-            self._check_part(limit)
-        line_is_whole = b"\r\n" in data[start:limit]
-        raise overflow("headers", 431) if line_is_whole else overflow("request line", 414)
+            self._start_body(chunked=framing.chunked, length=framing.content_length)
 
     def _translated(self, error: httptools.HttpParserError) -> RemoteProtocolError:
         # the rest of the request line may not be here yet
@@ -333,48 +437,95 @@ class RequestParser:
     def _request_line(self) -> bytes:
         return self.buffered[self._begin :].lstrip(b"\r\n").partition(b"\r\n")[0]
 
-    # --- bodies ---
 
-    def _next_of_body(self) -> bytes | None:
+class ResponseParser(_MessageParser[ResponseHead]):
+    """The responses on one connection of a client.
+
+    Args:
+        limits: shared by the connections of an agent.
+    """
+
+    __slots__ = ("_framing", "_raw", "method")
+
+    _START_LINE = "status line"
+
+    def __init__(self, limits: ResponseLimits) -> None:
+        super().__init__(limits)
+        #: Of the request whose response comes next: it decides whether there is a body.
+        self.method = "GET"
+        # a server that is asked often sends the same head again and again
+        self._raw = b""  # the last one
+        self._framing: ResponseFraming
+
+    def end_of_input(self) -> End | None:
+        """No more bytes will come: the end of a message, if this is how it ends."""
+        return self._end() if self._stage is _REST else None
+
+    def _next_head(self) -> ResponseHead | None:
         data, begin = self.buffered, self._begin
-        end = min(len(data), begin + self._remaining)
-        if end == begin:
+        # a blank line may have begun in the bytes that were looked at before
+        end = data.find(BLANK_LINE, begin if self._llhttp is None else max(begin, self._checked - 3)) + 4
+        size = len(data)
+        if end < 4:
+            if data:
+                self._check_part(size)
             return None
-        self._remaining -= end - begin
-        if not self._remaining:
-            self._stage = _END
-        self._use(end)
-        return data if not begin and end == len(data) else data[begin:end]
-
-    def _next_of_chunks(self) -> bytes | End | None:
-        chunks, data = self._chunks, self.buffered
-        assert chunks is not None
-        try:
-            begin = chunks.decode(data, max(self._begin, self._checked))
-        except RemoteProtocolError as error:
-            if not chunks.pieces:
-                raise
-            self._stage, self._error = _FAILED, error
-            return chunks.take_body()  # what came before the fault was in order
-        if chunks.complete:
-            self._use(begin)
-            self._stage = _END
+        checker = self._limits.checker
+        if end - begin > self._limits.safe_size:
+            self._check_size(end)
+        raw = data if not begin and end == size else data[begin:end]
+        if self._llhttp is None:
+            checker.check(raw)
         else:
-            # the last bytes may be the first of the blank line that ends the body
-            self._checked = begin
-            self._begin = max(self._begin, begin - 3)
-        if chunks.pieces:
-            return chunks.take_body()
-        return self._end() if chunks.complete else None
+            self._check_part(end)
+        if raw == self._raw:
+            framing = self._framing
+        else:
+            found = self._judge(raw)
+            if found is None:
+                self._use(end)  # empty lines before a head are nothing yet
+                return self._next_head()
+            framing = found
+        if self._llhttp is not None:
+            self._llhttp = None
+        elif not framing.keep_alive:
+            checker.renew()
+        elif not checker.complete:
+            checker.skip_body(chunked=framing.chunked, length=framing.content_length)
+        body: bytes | None = None
+        method = self.method
+        if framing.upgrade or (method == "CONNECT" and framing.final):
+            self._stage = _UPGRADED
+        elif framing.bodiless or method == "HEAD":
+            body = b""
+            if not framing.keep_alive and framing.final:
+                self._stage = _CLOSED
+        elif framing.until_close:
+            self._stage, self._keep_alive = _REST, False
+        else:
+            self._keep_alive = framing.keep_alive
+            length = framing.content_length
+            if length is not None and end + length <= size:
+                body = data[end : end + length]
+                end += length
+                if not framing.keep_alive:
+                    self._stage = _CLOSED
+            else:
+                self._start_body(chunked=framing.chunked, length=length)
+        self._use(end)
+        return ResponseHead(framing, raw, body)
 
-    def _end(self) -> End:
-        self._stage = _HEAD if self._keep_alive else _CLOSED
-        chunks, self._chunks = self._chunks, None
-        return End(chunks.trailers if chunks is not None else [])
-
-    def _use(self, end: int) -> None:
-        """The bytes before `end` are done with."""
-        if end == len(self.buffered):
-            self.buffered = b""
-            end = 0
-        self._begin = end
+    def _judge(self, raw: bytes) -> ResponseFraming | None:
+        """What a head means; None if it consists of empty lines."""
+        found = _STATUS_LINE.match(raw)
+        if found is None:
+            if not raw.strip(b"\r\n"):
+                return None
+            raise RemoteProtocolError(
+                "Parse Error: only HTTP/1.0 and HTTP/1.1 are understood", code="HPE_INVALID_VERSION"
+            )
+        version, status, reason = found.groups()
+        framing = judge_response(version, status, reason or b"", *_response_deciders(raw))
+        if len(raw) <= _MAX_KNOWN:
+            self._raw, self._framing = raw, framing
+        return framing
