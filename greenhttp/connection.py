@@ -308,7 +308,7 @@ class ServerConnection:
         request.finish(end.fields)
         if self._front is None:
             if not drained:
-                request.close()
+                request.exchange_over()
             if self._phase is not LEAVING:
                 self._to_idle()
 
@@ -380,6 +380,23 @@ class ServerConnection:
         for response in (self._front, *(self._behind or ())):
             if response is not None and response.req is message:
                 self._fail_exchange(response)
+
+    def message_heard(self, message: IncomingMessage) -> None:
+        """Somebody listens to a request: nothing follows."""
+
+    def message_read(self, message: IncomingMessage) -> None:
+        """A request was read to its end: nothing follows."""
+
+    def message_dropped(self, message: IncomingMessage, error: Exception | None) -> None:
+        """The handler destroys a request."""
+        self.socket.destroy(error)
+
+    def read_interrupted(self, message: IncomingMessage) -> None:
+        """A read was given up: nothing follows, another may go on."""
+
+    def write_failed(self, error: OSError) -> None:
+        """The client takes no more."""
+        self.socket.destroy(error)
 
     def body_wanted(self, message: IncomingMessage) -> None:
         """A reader waits for the body of `message`."""
@@ -453,7 +470,7 @@ class ServerConnection:
         elif self.socket.queued:
             self._close_request(request)
         else:
-            request.close()
+            request.exchange_over()
         behind = self._behind
         if behind:
             self._front = behind.pop(0)
@@ -485,9 +502,9 @@ class ServerConnection:
     def _close_request(self, request: IncomingMessage) -> None:
         """The answer was given to the socket: the exchange is over when the kernel has it."""
         if not self.socket.queued:
-            request.close()
+            request.exchange_over()
         else:
-            self.socket.when_sent(lambda error: request.abort(aborted_error()) if error else request.close())
+            self.socket.when_sent(lambda error: request.abort(aborted_error()) if error else request.exchange_over())
 
     def _to_idle(self) -> None:
         if not self.persists and (self.server.closing or self._peer_ended):
@@ -601,7 +618,7 @@ class ServerConnection:
         rest = self._parser.take_rest()
         self._phase = LEAVING
         if not self.server.listener_count(event):
-            request.close()
+            request.exchange_over()
             self._forget()
             socket.close_gently()
             return

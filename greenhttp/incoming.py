@@ -1,4 +1,4 @@
-"""`IncomingMessage`: a message that the peer sends; on the server a request.
+"""`IncomingMessage`: a message that the peer sends; on the server a request, on the client a response.
 
 The fields stay as received until somebody asks for them; a message without a body has no inflow until somebody reads.
 """
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from .errors import ConnectionLostError
 from .events import Listener
-from .framing import RequestHead
+from .framing import RequestHead, ResponseHead
 from .headers import HeaderList, flat_fields, incoming_headers
 from .sockets import Socket
 from .streams import Inflow, Progress, Readable
@@ -38,12 +38,18 @@ class MessageSource(Protocol):
 
     def body_wanted(self, message: Any) -> None: ...
     def listener_failed(self, message: Any) -> None: ...
+    def message_heard(self, message: Any) -> None: ...
+    def message_read(self, message: Any) -> None: ...
+    def message_dropped(self, message: Any, error: Exception | None) -> None: ...
+    def read_interrupted(self, message: Any) -> None: ...
     @property
     def closing(self) -> bool: ...
 
 
 class IncomingMessage(Readable):
-    """A request, read by the server (reference: `http.IncomingMessage`).
+    """A request, read by the server, or a response, read by the client (reference: `http.IncomingMessage`).
+
+    As a context manager it is closed at the end: see `close()`.
 
     Events:
         'data' (chunk), 'end' (): the body was delivered; 'aborted' (): the peer went away first, then 'error'
@@ -55,10 +61,10 @@ class IncomingMessage(Readable):
 
     EVENTS: ClassVar[frozenset[str]] = Readable.EVENTS | {"aborted", "timeout"}
 
-    def __init__(self, head: RequestHead, source: MessageSource, socket: Socket) -> None:
+    def __init__(self, head: RequestHead | ResponseHead, source: MessageSource, socket: Socket) -> None:
         self._listeners = None
         self._inflow = None
-        self._head = head
+        self._head: Any = head  # which of the two it is follows from where the message came
         self._source = source
         self._headers: dict[str, Any] | None = None
         self._fate = UNDER_WAY
@@ -66,19 +72,40 @@ class IncomingMessage(Readable):
         self.socket = socket
 
     def __repr__(self) -> str:
-        return f"<IncomingMessage {self.method} {self.url}>"
+        what = f"{self.method} {self.url}" if isinstance(self._head, RequestHead) else self.status_code
+        return f"<IncomingMessage {what}>"
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # --- the head ---
 
     @property
     def method(self) -> str:
-        """`'GET'`, ..."""
-        return self._head.framing.method
+        """`'GET'`, ...; empty for a response."""
+        head = self._head
+        return head.framing.method if isinstance(head, RequestHead) else ""
 
     @property
     def url(self) -> str:
-        """The request target exactly as sent."""
-        return self._head.target.decode("latin-1")
+        """The request target exactly as sent; empty for a response."""
+        head = self._head
+        return head.target.decode("latin-1") if isinstance(head, RequestHead) else ""
+
+    @property
+    def status_code(self) -> int | None:
+        """200, ...; None for a request."""
+        head = self._head
+        return head.framing.status if isinstance(head, ResponseHead) else None
+
+    @property
+    def status_message(self) -> str | None:
+        """The phrase as sent, `'OK'`; None for a request."""
+        head = self._head
+        return head.framing.reason if isinstance(head, ResponseHead) else None
 
     @property
     def http_version(self) -> str:
@@ -133,6 +160,12 @@ class IncomingMessage(Readable):
         body, head.body = head.body, None
         return body
 
+    def on(self: _Self, event: str, listener: Listener) -> _Self:
+        """As `Readable.on`."""
+        super().on(event, listener)
+        self._source.message_heard(self)
+        return self
+
     # --- state ---
 
     @property
@@ -167,13 +200,20 @@ class IncomingMessage(Readable):
         message."""
         if callback is not None:
             self.on("timeout", callback)
-        self.socket.set_timeout(seconds)
+        if not self._fate:  # else the connection may serve others by now
+            self.socket.set_timeout(seconds)
         return self
 
     def destroy(self: _Self, error: Exception | None = None) -> _Self:
-        """Destroy the connection. Returns the message."""
-        self.socket.destroy(error)
+        """Destroy the connection, if it still serves this message. Returns the message."""
+        self._source.message_dropped(self, error)
         return self
+
+    def close(self) -> None:
+        """No more is wanted of it: a response that has not come to its end is destroyed with its connection, so that
+        nothing waits for a reader; one that has, and a request, loses nothing."""
+        if isinstance(self._head, ResponseHead) and not self.complete:
+            self.destroy()
 
     # --- for the connection ---
 
@@ -202,7 +242,7 @@ class IncomingMessage(Readable):
         if self._listeners is not None:
             self.socket.workers.dispatch(self._deliver_abort, error if unfinished else None)
 
-    def close(self) -> None:
+    def exchange_over(self) -> None:
         """The exchange is over: 'close', after 'end' if that is still on its way."""
         if self._fate:
             return
@@ -232,7 +272,11 @@ class IncomingMessage(Readable):
     def _wants_bytes(self) -> None:
         self._source.body_wanted(self)
 
+    def _interrupted(self) -> None:
+        self._source.read_interrupted(self)
+
     def _at_end(self) -> None:
+        self._source.message_read(self)
         if self._fate and self._inflow is not None and self._inflow.pumping:
             self.socket.workers.soon(self._deliver, "close")
 

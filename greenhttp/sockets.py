@@ -49,6 +49,7 @@ class Owner(Protocol):
     def timed_out(self) -> bool: ...
     def connection_lost(self, error: Exception | None) -> None: ...
     def check_deadlines(self, now: float) -> float: ...
+    def write_failed(self, error: OSError) -> None: ...
 
 
 class State(enum.IntEnum):
@@ -311,7 +312,7 @@ class Socket(Readable):
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                self.destroy(error)
+                self._write_failed(error)
                 return False
             self.last_activity = monotonic()
             self.bytes_written += size
@@ -384,7 +385,7 @@ class Socket(Readable):
                 self._watch_writable()
                 return
             except OSError as error:
-                self.destroy(error)
+                self._write_failed(error)
                 return
             self.last_activity = monotonic()
             self.queued -= sent
@@ -408,6 +409,30 @@ class Socket(Readable):
             self.owner.drained()
         elif self.listener_count("drain"):
             self.workers.dispatch(self._deliver, "drain")
+
+    def _write_failed(self, error: OSError) -> None:
+        if self.owner is not None:
+            self.owner.write_failed(error)
+        else:
+            self.destroy(error)
+
+    def abandon_writing(self, error: OSError) -> None:
+        """The peer takes no more: what is queued is lost, but what it said before can still be read."""
+        self._state = _ENDED
+        if self._write_watcher is not None:
+            self._write_watcher.close()
+            self._write_watcher = None
+        self._lose_queue(error)
+
+    def read_rest(self, error: OSError) -> None:
+        """In the hub: read what is here, then destroy the socket with `error`."""
+        self.resume_reading()
+        while self._reading_on:
+            before = self.bytes_read
+            self._on_readable()
+            if self.bytes_read == before:
+                break
+        self.destroy(error)
 
     def wait_for_room(self) -> None:
         """In a greenlet: block while more than the high-water mark is queued. Returns when closed, too."""
@@ -507,14 +532,8 @@ class Socket(Readable):
         self.deadlines.forget(self)
 
     def _lose(self, error: Exception | None) -> None:
-        out, self._out = self._out, None
-        self.queued = 0
         cause = error or ConnectionLostError("the connection was closed", code="ECONNRESET")
-        for entry in out or ():
-            if callable(entry):
-                entry(cause)
-        if self._room is not None:
-            self._room.set()
+        self._lose_queue(cause)
         owner, self.owner = self.owner, None
         if owner is not None:
             owner.connection_lost(error)
@@ -522,6 +541,15 @@ class Socket(Readable):
             self._inflow.fail(cause)
         if self._listeners is not None:
             self.workers.dispatch(self._deliver_end, error)
+
+    def _lose_queue(self, error: Exception) -> None:
+        out, self._out = self._out, None
+        self.queued = 0
+        for entry in out or ():
+            if callable(entry):
+                entry(error)
+        if self._room is not None:
+            self._room.set()
 
     def _deliver_end(self, error: Exception | None) -> None:
         """In a worker."""

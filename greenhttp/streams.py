@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import enum
 import errno
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -69,7 +70,8 @@ class Inflow:
     The source calls `push`, `finish` and `fail`; in the hub, or in the greenlet that ends the connection.
 
     Args:
-        owner: whose readers and listeners get the bytes.
+        owner: whose readers and listeners get the bytes. It is not kept alive: a source can see that nobody wants the
+            rest, when its owner is gone.
         workers: which greenlets run its listeners.
         high_water_mark: in bytes.
     """
@@ -81,7 +83,7 @@ class Inflow:
         "error",
         "flow",
         "mark",
-        "owner",
+        "_owner",
         "progress",
         "pumping",
         "size",
@@ -91,7 +93,7 @@ class Inflow:
     )
 
     def __init__(self, owner: Readable, workers: Workers, high_water_mark: int) -> None:
-        self.owner = owner
+        self._owner = weakref.ref(owner)
         self.workers = workers
         self.mark = high_water_mark
         self.chunks: deque[bytes] = deque()
@@ -149,8 +151,9 @@ class Inflow:
     def ask(self) -> None:
         """Somebody wants the bytes: let the source go on if there is room."""
         self.asked = True
-        if self.progress is Progress.OPEN and self.size < self.mark:
-            self.owner._wants_bytes()
+        owner = self._owner()
+        if self.progress is Progress.OPEN and self.size < self.mark and owner is not None:
+            owner._wants_bytes()
 
     def set_flow(self, flow: Flow) -> None:
         """Start or stop the `'data'` events; they start soon, not within this call."""
@@ -187,6 +190,11 @@ class Inflow:
         try:
             self.ask()
             waiter.get()
+        except BaseException:  # a timeout or a kill
+            owner = self._owner()
+            if owner is not None:
+                owner._interrupted()
+            raise
         finally:
             if self.waiter is waiter:
                 self.waiter = None
@@ -208,17 +216,19 @@ class Inflow:
         """Whether the reader is at the end; the first time, `'end'` is on its way."""
         if self.progress is Progress.COMPLETE and not self.chunks:
             self.progress = Progress.ENDED
-            if self.owner._listeners is not None and self.owner.listener_count("end"):
-                self.workers.soon(self.owner._deliver, "end")
-            self.owner._at_end()
+            owner = self._owner()
+            if owner is not None:
+                if owner._listeners is not None and owner.listener_count("end"):
+                    self.workers.soon(owner._deliver, "end")
+                owner._at_end()
         return self.progress is Progress.ENDED
 
     def _pump(self) -> None:
         """In a worker: 'data' for what there is, then 'end' if that is next. A blocked listener holds it, and so
         the source."""
-        owner = self.owner
+        owner = self._owner()
         try:
-            while self.flow is Flow.FLOWING and self.progress is not Progress.LOST:
+            while owner is not None and self.flow is Flow.FLOWING and self.progress is not Progress.LOST:
                 if self.chunks:
                     chunk = self.text(self.take())
                     if chunk and not owner._deliver("data", chunk):
@@ -271,6 +281,9 @@ class Readable(EventEmitter):
 
     def _listener_failed(self) -> None:
         """In a worker: a listener has raised (it is logged already)."""
+
+    def _interrupted(self) -> None:
+        """In any greenlet, never blocks: a blocking read was given up, by a timeout or a kill."""
 
     # --- blocking style ---
 
