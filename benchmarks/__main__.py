@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 
 from . import machine, report
-from .contenders import CONTENDERS, Contender
+from .contenders import CLIENTS, SERVERS, Contender
 from .results import BASELINE, Results, VoidRunError
-from .runner import compare, greet
+from .runner import Plan, compare
 from .scenarios import SCENARIOS, Scenario
 from .settings import Settings
 
@@ -28,18 +28,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     ours = machine.about()
     cores = machine.Cores.choose()
-    os.sched_setaffinity(0, {cores.load})  # ours and our load generators'; a server is moved as it starts
+    os.sched_setaffinity(0, {cores.load})  # ours and our load generators'; a contender is moved as it starts
     _say_what_disturbs(cores)
     scenarios = _possible(arguments.only, settings, machine.raise_open_files())
 
     done: list[tuple[Scenario, Results]] = []
-    versions: dict[str, str] = {}
+    versions: dict[Contender, str] = {}
     try:
-        contenders = _present(arguments.contenders, cores.server, versions)
-        if not scenarios or not contenders:
+        plan = _plan(scenarios, arguments.contenders, cores.server, versions)
+        if not plan:
             print("nothing to run")
             return 1
-        for scenario, results in compare(scenarios, contenders, settings, cores.server):
+        for scenario, results in compare(plan, settings, cores.server):
             done.append((scenario, results))
             print(f"\n{report.table(scenario, results)}", flush=True)
         status = 1 if any(results.voids() for _, results in done) else 0
@@ -47,19 +47,20 @@ def main() -> int:
         print("\ninterrupted: what follows is not the whole run")
         status = 130
     if done:
-        print(f"\n{report.summary(done, list(versions))}")
+        print(f"\n{report.summary(done)}")
     if arguments.json is not None:
-        whole = {"machine": ours, "settings": asdict(settings), "contenders": versions}
+        contenders = {str(contender): about for contender, about in versions.items()}
+        whole = {"machine": ours, "settings": asdict(settings), "contenders": contenders}
         arguments.json.write_text(json.dumps({**whole, "results": report.as_json(done)}, indent=2) + "\n")
     return status
 
 
 def _parse() -> argparse.Namespace:
     defaults = Settings()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Servers, side by side.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Servers and clients, side by side.")
     for option, names in (
         ("--only", [scenario.name for scenario in SCENARIOS]),
-        ("--contenders", [contender.name for contender in CONTENDERS]),
+        ("--contenders", list(dict.fromkeys(contender.name for contender in SERVERS + CLIENTS))),
     ):
         known = ", ".join(names)
         parser.add_argument(option, nargs="+", metavar="NAME", choices=names, default=names, help=known)
@@ -82,13 +83,13 @@ def _positive(text: str) -> int:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends us as Ctrl-C does: the servers are stopped, and what is done is reported."""
+    """SIGTERM ends us as Ctrl-C does: what we started is stopped, and what is done is reported."""
     raise KeyboardInterrupt
 
 
 def _say_what_disturbs(cores: machine.Cores) -> None:
     if cores.server == cores.load:
-        print("one core only: server and load generator share it, and the figures mean little")
+        print("one core only: contender and load generator share it, and the figures mean little")
     if (load := os.getloadavg()[0]) > _BUSY:
         print(f"load average {load:.1f} before we begin: something else runs, take the figures with care")
 
@@ -107,20 +108,33 @@ def _possible(names: list[str], settings: Settings, open_files: int) -> list[Sce
     return possible
 
 
-def _present(names: list[str], core: int, versions: dict[str, str]) -> list[Contender]:
-    """Those contenders that start here, with their versions noted; says why for each of the others."""
-    present = []
-    for contender in (contender for contender in CONTENDERS if contender.name in names):
-        try:
-            versions[contender.name] = greet(contender, core)
-        except VoidRunError as void:
-            print(f"{contender.name}: skipped, {void}")
+def _plan(scenarios: list[Scenario], names: list[str], core: int, versions: dict[Contender, str]) -> Plan:
+    """The scenarios, each with those of its contenders that start here; says why for each of the others."""
+    plan = []
+    greeted: set[Contender] = set()
+    for scenario in scenarios:
+        wanted = [contender for contender in scenario.contenders if contender.name in names]
+        for contender in wanted:
+            if contender not in greeted:
+                greeted.add(contender)
+                _greet(scenario, contender, core, versions)
+        if present := [contender for contender in wanted if contender in versions]:
+            plan.append((scenario, present))
         else:
-            present.append(contender)
-            print(f"{contender.name}: {versions[contender.name]}")
-    if BASELINE not in versions:
-        print(f"without {BASELINE} there are no ratios")
-    return present
+            print(f"{scenario.name}: skipped, no contender for it")
+    for role in dict.fromkeys(contender.role for contender in greeted):
+        if not any(contender.name == BASELINE and contender.role == role for contender in versions):
+            print(f"without {BASELINE} as {role} there are no ratios")
+    return plan
+
+
+def _greet(scenario: Scenario, contender: Contender, core: int, versions: dict[Contender, str]) -> None:
+    try:
+        versions[contender] = scenario.greet(contender, core)
+    except VoidRunError as void:
+        print(f"{contender}: skipped, {void}")
+    else:
+        print(f"{contender}: {versions[contender]}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""Who takes part. To add one: write a server program that prints its port on the first line and what it is on
-the second, serves the paths of `servers/greenhttp_server.py`, and give it a line here.
+"""Who takes part: servers in the servers' scenarios, clients in the clients'.
+
+To add a server: write a program that prints its port on the first line and what it is on the second, serves the
+paths of `servers/greenhttp_server.py`, and give it a line here. To add a client: write a program that takes the
+arguments and prints the line of JSON of `clients/tally.py`, and give it a line here.
 """
 
 from __future__ import annotations
@@ -8,25 +11,47 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CONTENDERS", "ROOT", "Contender"]
+__all__ = ["CLIENTS", "ROOT", "SERVERS", "Contender"]
 
-ROOT = Path(__file__).resolve().parent.parent  # servers run from here and so find this tree's greenhttp
-_SERVERS = Path(__file__).resolve().parent / "servers"
+_HERE = Path(__file__).resolve().parent
+ROOT = _HERE.parent  # the programs run from here and so find this tree's greenhttp
 
 
 @dataclass(frozen=True)
 class Contender:
+    """Its name is unique among the servers, and among the clients."""
+
     name: str
+    role: str  # "server" or "client"
     command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.name if self.role == "server" else f"{self.name} {self.role}"
+
+
+def _server(name: str, *command: str) -> Contender:
+    return Contender(name, "server", command)
+
+
+def _client(name: str, *command: str) -> Contender:
+    return Contender(name, "client", command)
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", f"benchmarks.servers.{module}", *arguments)
+    return (sys.executable, "-m", f"benchmarks.{module}", *arguments)
 
 
-CONTENDERS = (
-    Contender("greenhttp", _python("greenhttp_server")),
-    Contender("node", ("node", str(_SERVERS / "node_server.js"))),
-    Contender("pywsgi", _python("pywsgi_server")),
-    Contender("pywsgi-nodelay", _python("pywsgi_server", "--nodelay")),
+SERVERS = (
+    _server("greenhttp", *_python("servers.greenhttp_server")),
+    _server("node", "node", str(_HERE / "servers" / "node_server.js")),
+    _server("pywsgi", *_python("servers.pywsgi_server")),
+    _server("pywsgi-nodelay", *_python("servers.pywsgi_server", "--nodelay")),
+)
+
+CLIENTS = (
+    _client("greenhttp", *_python("clients.greenhttp_client")),
+    _client("node", "node", str(_HERE / "clients" / "node_client.js")),
+    _client("geventhttpclient", *_python("clients.geventhttpclient_client")),
+    _client("urllib3", *_python("clients.urllib3_client")),
+    _client("aiohttp", *_python("clients.aiohttp_client")),
 )

@@ -5,7 +5,7 @@ The Python servers import them; `node_server.js` has a copy, and the check befor
 
 from __future__ import annotations
 
-__all__ = ["CHUNK", "DOWNLOAD", "HELLO", "MIB"]
+__all__ = ["CHUNK", "DOWNLOAD", "HELLO", "MIB", "PAGE"]
 
 MIB = 1024 * 1024  # bytes
 
@@ -13,3 +13,4 @@ HELLO = b"Hello, World!"
 _PATTERN = b"0123456789abcdef"  # not one repeated byte: a shifted or doubled piece must show
 CHUNK = _PATTERN * 1024  # 16 KiB, what a streaming handler writes at a time
 DOWNLOAD = CHUNK * 64  # 1 MiB, sent in one piece with Content-Length, or in 64 chunks
+PAGE = DOWNLOAD[: 100 * 1024]  # 100 KiB, what clients get

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from .results import BASELINE, Metric, Results, VoidRunError
@@ -28,21 +29,14 @@ def table(scenario: Scenario, results: Results) -> str:
     return "\n".join([f"{scenario.name}: {scenario.title}", *_align(rows), *voids])
 
 
-def summary(done: Done, contenders: Sequence[str]) -> str:
-    """All scenarios by their headlines: a row for each, a column for each contender."""
-    rows = [["scenario", "median of", *contenders]]
-    for scenario, results in done:
-        metric = scenario.metrics[0]
-        better = "" if metric.higher_is_better else ", less is better"
-        rows.append([scenario.name, f"{metric.name}{better}"])
-        for contender in contenders:
-            value = _number(results.median(contender, metric), metric.digits)
-            ratio = results.ratio(contender, metric)
-            bracket = "" if ratio is None else f" ({ratio:.2f})"
-            voids = sum(name == contender for name, _, _ in results.voids())
-            rows[-1].append(value + bracket + (f" {voids} VOID" if voids else ""))
-    title = f"Summary, in brackets the ratio to {BASELINE} (median of the rounds' ratios)"
-    return "\n".join([title, *_align(rows, left=2)])
+def summary(done: Done) -> str:
+    """All scenarios by their headlines: a row for each, a column for each contender; servers and clients apart."""
+    lines = [f"Summary, in brackets the ratio to {BASELINE} (median of the rounds' ratios)"]
+    for contenders, group in itertools.groupby(done, lambda one: list(one[1].runs)):
+        rows = [["scenario", "median of", *contenders]]
+        rows += [_headline(scenario, results) for scenario, results in group]
+        lines += _align(rows, left=2)
+    return "\n".join(lines)
 
 
 def as_json(done: Done) -> list[dict[str, object]]:
@@ -84,6 +78,19 @@ def _heading(scenario: Scenario) -> list[str]:
         if metric.compared:
             heading.append(f"/ {BASELINE}")
     return heading
+
+
+def _headline(scenario: Scenario, results: Results) -> list[str]:
+    metric = scenario.metrics[0]
+    better = "" if metric.higher_is_better else ", less is better"
+    row = [scenario.name, f"{metric.name}{better}"]
+    for contender in results.runs:
+        value = _number(results.median(contender, metric), metric.digits)
+        ratio = results.ratio(contender, metric)
+        bracket = "" if ratio is None else f" ({ratio:.2f})"
+        voids = sum(name == contender for name, _, _ in results.voids())
+        row.append(value + bracket + (f" {voids} VOID" if voids else ""))
+    return row
 
 
 def _ratio(results: Results, contender: str, metric: Metric, rounds: bool) -> str:

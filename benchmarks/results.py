@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 __all__ = [
     "BASELINE",
     "BUSY",
+    "CLIENT_BUSY",
     "CPU_PER_MIB",
     "CPU_PER_REQUEST",
     "MIB_PER_SECOND",
@@ -46,6 +47,7 @@ MIB_PER_SECOND = Metric("MiB/s")
 CPU_PER_REQUEST = Metric("CPU us/request", digits=1, higher_is_better=False)
 CPU_PER_MIB = Metric("CPU us/MiB", higher_is_better=False)
 BUSY = Metric("server busy %", compared=False)  # well below 100: something else was the limit, so read the CPU
+CLIENT_BUSY = Metric("client busy %", compared=False)
 PEAK_GROWTH = Metric("peak growth MiB", digits=1, higher_is_better=False)
 
 Measurement = Mapping[Metric, float]

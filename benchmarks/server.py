@@ -11,12 +11,12 @@ from types import TracebackType
 
 from . import procfs
 from .contenders import ROOT, Contender
+from .process import last_words, stop
 from .results import VoidRunError
 
 __all__ = ["Server"]
 
 START_TIMEOUT = 15.0  # seconds until the port must be known; importing takes well under one
-STOP_TIMEOUT = 3.0  # seconds between SIGTERM and SIGKILL
 
 
 class Server:
@@ -89,21 +89,13 @@ class Server:
         self.about = self._process.stdout.readline().strip()
 
     def _last_words(self) -> str:
-        """The error on stderr: Python ends with it, Node writes its version below."""
         self._errors.seek(0)
-        lines = [line for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
-        last = lines[-1] if lines else "nothing on stderr"
-        return next((line for line in reversed(lines) if "Error" in line), last).strip()
+        return last_words(self._errors.read().decode(errors="replace"))
 
     def _stop(self) -> None:
-        self._process.terminate()
         try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:  # a second Ctrl-C comes here too
-            self._process.kill()
-            self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._errors.close()
+            stop(self._process)
+        finally:
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._errors.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..exchange import Exchange
-from ..payloads import DOWNLOAD, HELLO
+from ..payloads import DOWNLOAD, HELLO, PAGE
 from ..wrk import Load
+from .asking import PAGES, Asking
 from .base import Scenario
 from .churn import Churn
 from .idle import Idle
@@ -47,4 +48,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     SlowDownload(),
     Idle(),
     Parked(),
+    Asking("client", "clients: GETs of 13 bytes from nginx, 64 at a time, keep-alive", _HELLO),
+    Asking("client-100k", "clients: the same, of 100 KiB", Exchange("/page", PAGE), PAGES),
 )

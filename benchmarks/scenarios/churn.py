@@ -8,7 +8,7 @@ from ..payloads import HELLO
 from ..results import BUSY, CPU_PER_REQUEST, REQUESTS_PER_SECOND, Measurement, VoidRunError
 from ..server import Server
 from ..settings import Settings
-from .base import Scenario
+from .base import ServerScenario
 
 __all__ = ["Churn"]
 
@@ -17,7 +17,7 @@ _WARM_UP = 4000  # requests
 _TIMED = 12_000  # requests: with the warm-up well below the 28,232 ephemeral ports that Linux has for one address
 
 
-class Churn(Scenario):
+class Churn(ServerScenario):
     name = "churn"
     title = f"a connection for each request (ab without -k), {_AT_A_TIME} at a time"
     metrics = (REQUESTS_PER_SECOND, CPU_PER_REQUEST, BUSY)

@@ -11,7 +11,7 @@ from ..payloads import HELLO
 from ..results import Measurement, Metric
 from ..server import Server
 from ..settings import WARM_UP, Settings
-from .base import Scenario
+from .base import ServerScenario
 
 __all__ = ["SETTLE", "Idle"]
 
@@ -25,7 +25,7 @@ _SHARE = Metric("share %", digits=1)
 _LOAD = wrk.Load()
 
 
-class Idle(Scenario):
+class Idle(ServerScenario):
     name = "idle"
     title = "keep-alive connections at rest: resident memory of each, and hello beside them"
     metrics = (_PER_CONNECTION, _ALONE, _BESIDE, _SHARE)

@@ -13,7 +13,7 @@ from ..payloads import CHUNK, DOWNLOAD, MIB
 from ..results import PEAK_GROWTH, Measurement, VoidRunError
 from ..server import Server
 from ..settings import Settings
-from .base import Scenario
+from .base import ServerScenario
 from .bulk import METRICS, WARM_UP, estimate, measure_transfers
 
 __all__ = ["FastDownload", "SlowDownload"]
@@ -21,7 +21,7 @@ __all__ = ["FastDownload", "SlowDownload"]
 _PAUSE = 0.01  # seconds between two pieces that the slow client takes: 16 KiB each, so 1.6 MiB/s
 
 
-class _LargeDownload(Scenario):
+class _LargeDownload(ServerScenario):
     def check(self, server: Server) -> None:
         Exchange(_path(len(DOWNLOAD)), DOWNLOAD, chunked=True).check(server.port)
 

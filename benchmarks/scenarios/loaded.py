@@ -18,7 +18,7 @@ from ..results import (
 )
 from ..server import Server
 from ..settings import WARM_UP, Settings
-from .base import Scenario
+from .base import ServerScenario
 
 __all__ = ["BODIES", "REQUESTS", "Loaded"]
 
@@ -27,7 +27,7 @@ BODIES = (MIB_PER_SECOND, CPU_PER_REQUEST, BUSY)
 
 
 @dataclass(frozen=True)
-class Loaded(Scenario):
+class Loaded(ServerScenario):
     """
     Args:
         exchange: what is asked; a POSTed body must be of `load.body` bytes.

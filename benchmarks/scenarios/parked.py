@@ -10,7 +10,7 @@ from ..payloads import HELLO
 from ..results import CPU_PER_REQUEST, Measurement, Metric, VoidRunError
 from ..server import Server
 from ..settings import Settings
-from .base import Scenario
+from .base import ServerScenario
 from .idle import SETTLE
 
 __all__ = ["Parked"]
@@ -18,7 +18,7 @@ __all__ = ["Parked"]
 _PER_REQUEST = Metric("KiB/request", digits=1, higher_is_better=False)
 
 
-class Parked(Scenario):
+class Parked(ServerScenario):
     name = "parked"
     title = "parked long-polls: resident memory of each, CPU from its connect to its answer"
     metrics = (_PER_REQUEST, CPU_PER_REQUEST)

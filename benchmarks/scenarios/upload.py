@@ -9,13 +9,13 @@ from ..payloads import CHUNK, DOWNLOAD
 from ..results import Measurement
 from ..server import Server
 from ..settings import Settings
-from .base import Scenario
+from .base import ServerScenario
 from .bulk import METRICS, estimate, measure_transfers
 
 __all__ = ["Upload"]
 
 
-class Upload(Scenario):
+class Upload(ServerScenario):
     name = "upload"
     title = "large POSTs with Content-Length one after the other, read piece by piece"
     metrics = METRICS

@@ -1,0 +1,1 @@
+"""The client programs, one a contender; each asks for one URL over and over."""
