@@ -7,6 +7,7 @@ Source: RFC 9112 sections 2.3, 3.2, 6 and 9.3; RFC 9110 sections 7.2, 7.8 and 10
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -195,6 +196,7 @@ class ResponseFraming:
         "content_length",
         "final",
         "keep_alive",
+        "persists",
         "reason",
         "status",
         "until_close",
@@ -221,11 +223,20 @@ class ResponseFraming:
         self.upgrade = status == 101
         #: Whether the exchange ends with it, unlike with an interim answer.
         self.final = status >= 200
-        #: Whether no body follows, whatever was asked.
+        #: Whether no body follows, whatever was asked or because `HEAD` was.
         self.bodiless = not self.final or status in (204, 304)
         #: Whether a body, if there is one, ends with the connection.
         self.until_close = until_close
+        #: Whether the fields allow another message after it; and whether its body does, too.
+        self.persists = keep_alive
         self.keep_alive = keep_alive and (self.bodiless or not until_close)
+
+    def without_body(self) -> ResponseFraming:
+        """The same, as the answer to `HEAD`."""
+        framing = copy.copy(self)
+        framing.bodiless = True
+        framing.keep_alive = self.persists
+        return framing
 
 
 class ResponseHead:
@@ -272,13 +283,15 @@ def judge_response(version: bytes, status: bytes, reason: bytes, *lines: bytes) 
             codings += _list_members(value)
         else:
             options += _list_members(value)
+    keep_alive = b"close" not in options and (version == b"1.1" or b"keep-alive" in options)
     if codings:
         _judge_codings(codings, content_length)
+        keep_alive = keep_alive and version == b"1.1"  # RFC 9112 section 6.1, as for requests
     return ResponseFraming(
         version.decode("ascii"),
         int(status),
         reason.decode("latin-1"),
-        keep_alive=b"close" not in options and (version == b"1.1" or b"keep-alive" in options),
+        keep_alive=keep_alive,
         content_length=content_length,
         chunked=bool(codings),
         until_close=not codings and content_length is None,

@@ -70,7 +70,8 @@ def overflow(what: str, status_hint: int) -> RemoteProtocolError:
 class HeadChecker:
     """Judges the syntax of heads, those of all connections of a server or an agent.
 
-    One llhttp sees all heads that arrive whole; between messages it remembers nothing.
+    One llhttp sees all heads that arrive whole; between messages it remembers nothing. So whoever checks a head sees to
+    it that llhttp is between messages again afterwards: by `skip_body()`, or by `renew()`, after a fault too.
 
     Args:
         make: `httptools.HttpRequestParser` or `HttpResponseParser`.
@@ -98,12 +99,12 @@ class HeadChecker:
         try:
             self._llhttp.feed_data(head)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            # an upgrade, or a fault; if what came before, on another connection, had left llhttp astray, it is none now
+            # an upgrade, or a fault; or llhttp alone believed that the head before was the last of its connection
             self.renew()
-            self.check_part(self._make(self), head)
+            self.check_part(self._llhttp, head)
 
     def renew(self) -> None:
-        """Forget what came before: the last head was the end of its connection."""
+        """Forget what came before: the last head was the end of its connection, or at fault."""
         self._llhttp = self._make(self)
 
     def begin(self) -> Any:

@@ -47,7 +47,8 @@ _MAX_KNOWN = 2048  # bytes of a connection's last head that are kept, to know th
 _VERSIONS = {b"HTTP/1.1\r\n": "1.1", b"HTTP/1.0\r\n": "1.0"}
 # also with empty lines before it, or more than one blank between its parts
 _REQUEST_LINE = re.compile(rb"[\r\n]*([^\r\n ]+) +([^\r\n ]+) +(HTTP/1\.[01]\r\n)")
-_STATUS_LINE = re.compile(rb"[\r\n]*HTTP/(0\.9|1\.[01]) +([0-9]{3})(?: ([^\r\n]*))?\r\n")
+_STATUS_LINE = re.compile(rb"[\r\n]*HTTP/(0\.9|1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
+_RESPONSE_VERSION = re.compile(rb"[\r\n]*HTTP/(?:0\.9|1\.[01]) ")
 _HTTP_VERSION = re.compile(rb" HTTP/[0-9]\.[0-9]\Z")
 
 
@@ -195,10 +196,9 @@ class _MessageParser(Generic[_Head]):
             if self._stage is _CHUNKS:
                 return self._next_of_chunks()
         except httptools.HttpParserError as error:
-            self._stage, self._error = _FAILED, self._translated(error)
-            raise self._error from error
+            raise self._fail(self._translated(error)) from error
         except RemoteProtocolError as error:
-            self._stage, self._error = _FAILED, error
+            self._fail(error)
             raise
         stage = self._stage
         if stage is _FAILED:
@@ -211,6 +211,13 @@ class _MessageParser(Generic[_Head]):
         if stage is _CLOSED:
             self._use(len(self.buffered))
         return None
+
+    def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
+        self._stage, self._error = _FAILED, error
+        # llhttp may wait for the body of a head that it found in order: it would take the next head, of another
+        # connection, for that body
+        self._limits.checker.renew()
+        return error
 
     def take_rest(self) -> bytes:
         """The bytes that are not part of a message; they leave the parser."""
@@ -225,6 +232,10 @@ class _MessageParser(Generic[_Head]):
 
     def _translated(self, error: httptools.HttpParserError) -> RemoteProtocolError:
         return translated(error)
+
+    def _skip_empty_lines(self) -> None:
+        data = self.buffered
+        self._use(len(data) - len(data[self._begin :].lstrip(b"\r\n")))
 
     def _check_part(self, end: int) -> None:
         """Show llhttp what has come of a head, so that a fault is found at once."""
@@ -359,7 +370,7 @@ class RequestParser(_MessageParser[RequestHead]):
         if line[-1] != self._fields or line[0] != framing.raw_method:
             found = self._read_line(raw, line)
             if found is None:
-                self._use(end)
+                self._skip_empty_lines()
                 return self._next_head()
             line, framing = found
         if large and raw.strip(b"\r\n").count(b"\n") > limits.max_headers_count > 0:
@@ -470,8 +481,10 @@ class ResponseParser(_MessageParser[ResponseHead]):
             if data:
                 self._check_part(size)
             return None
-        checker = self._limits.checker
-        if end - begin > self._limits.safe_size:
+        limits = self._limits
+        checker = limits.checker
+        large = end - begin > limits.safe_size
+        if large:
             self._check_size(end)
         raw = data if not begin and end == size else data[begin:end]
         if self._llhttp is None:
@@ -483,9 +496,11 @@ class ResponseParser(_MessageParser[ResponseHead]):
         else:
             found = self._judge(raw)
             if found is None:
-                self._use(end)  # empty lines before a head are nothing yet
+                self._skip_empty_lines()
                 return self._next_head()
             framing = found
+        if large and raw.strip(b"\r\n").count(b"\n") > limits.max_headers_count > 0:
+            raise overflow("number of headers", 431)
         if self._llhttp is not None:
             self._llhttp = None
         elif not framing.keep_alive:
@@ -498,6 +513,8 @@ class ResponseParser(_MessageParser[ResponseHead]):
             self._stage = _UPGRADED
         elif framing.bodiless or method == "HEAD":
             body = b""
+            if not framing.bodiless:
+                framing = framing.without_body()
             if not framing.keep_alive and framing.final:
                 self._stage = _CLOSED
         elif framing.until_close:
@@ -515,12 +532,21 @@ class ResponseParser(_MessageParser[ResponseHead]):
         self._use(end)
         return ResponseHead(framing, raw, body)
 
+    def _translated(self, error: httptools.HttpParserError) -> RemoteProtocolError:
+        if "Pause" in str(error):
+            return RemoteProtocolError("Parse Error: status 101 without an upgrade", code="HPE_INVALID_STATUS")
+        return translated(error)
+
     def _judge(self, raw: bytes) -> ResponseFraming | None:
         """What a head means; None if it consists of empty lines."""
         found = _STATUS_LINE.match(raw)
         if found is None:
             if not raw.strip(b"\r\n"):
                 return None
+            if _RESPONSE_VERSION.match(raw):
+                raise RemoteProtocolError(
+                    "Parse Error: no valid status, or a control character after it", code="HPE_INVALID_STATUS"
+                )
             raise RemoteProtocolError(
                 "Parse Error: only HTTP/1.0 and HTTP/1.1 are understood", code="HPE_INVALID_VERSION"
             )
