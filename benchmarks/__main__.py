@@ -35,11 +35,11 @@ def main() -> int:
     done: list[tuple[Scenario, Results]] = []
     versions: dict[Contender, str] = {}
     try:
-        plan = _plan(scenarios, arguments.contenders, cores.server, versions)
+        plan = _plan(scenarios, arguments.contenders, cores.contender, versions)
         if not plan:
             print("nothing to run")
             return 1
-        for scenario, results in compare(plan, settings, cores.server):
+        for scenario, results in compare(plan, settings, cores.contender):
             done.append((scenario, results))
             print(f"\n{report.table(scenario, results)}", flush=True)
         status = 1 if any(results.voids() for _, results in done) else 0
@@ -88,7 +88,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _say_what_disturbs(cores: machine.Cores) -> None:
-    if cores.server == cores.load:
+    if cores.contender == cores.load:
         print("one core only: contender and load generator share it, and the figures mean little")
     if (load := os.getloadavg()[0]) > _BUSY:
         print(f"load average {load:.1f} before we begin: something else runs, take the figures with care")

@@ -13,16 +13,16 @@ __all__ = ["Cores", "about", "missing", "raise_open_files"]
 
 @dataclass(frozen=True)
 class Cores:
-    """Which core serves and which makes the load; the same one twice on a machine with one core."""
+    """Which core a contender has and which its other side; the same one twice on a machine with one core."""
 
-    server: int
+    contender: int
     load: int
 
     @classmethod
     def choose(cls) -> Cores:
         """First and last of the cores we may use: neighbours are often two threads of one physical core."""
         usable = os.sched_getaffinity(0)
-        return cls(server=min(usable), load=max(usable))
+        return cls(contender=min(usable), load=max(usable))
 
 
 def raise_open_files() -> int:

@@ -1,10 +1,10 @@
-"""The contender aiohttp, on asyncio's own loop."""
+"""The contender aiohttp, on asyncio's own loop, without the cookies and the timeout that Node's client has not."""
 
 from __future__ import annotations
 
 import asyncio
 
-import aiohttp
+import aiohttp  # type: ignore[import-not-found, unused-ignore]
 
 from .tally import Tally, Task
 
@@ -12,7 +12,8 @@ from .tally import Tally, Task
 async def run(task: Task) -> None:
     tally = Tally(task)
     connector = aiohttp.TCPConnector(limit=task.concurrency)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    jar, timeout = aiohttp.DummyCookieJar(), aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, timeout=timeout) as session:
 
         async def work() -> None:
             try:
