@@ -1,6 +1,9 @@
-"""Node's `http` module for Python, on gevent. See `create_server`."""
+"""Node's `http` module for Python, on gevent. See `create_server`, and `get` and `request`."""
 
 from ._version import __version__
+from .agent import Agent, global_agent
+from .client import create_client, get, request
+from .dialing import ConnectError, HostNotFoundError
 from .errors import (
     BodyLengthError,
     ConnectionLostError,
@@ -16,6 +19,7 @@ from .headers import validate_header_name, validate_header_value
 from .incoming import IncomingMessage
 from .outgoing import OutgoingMessage
 from .parser import MAX_HEADER_SIZE as max_header_size  # noqa: N811  # Node's name
+from .request import ClientRequest
 from .response import ServerResponse
 from .server import Server, create_server
 from .sockets import Socket
@@ -24,10 +28,14 @@ from .status import METHODS, STATUS_CODES
 __all__ = [
     "METHODS",
     "STATUS_CODES",
+    "Agent",
     "BodyLengthError",
+    "ClientRequest",
+    "ConnectError",
     "ConnectionLostError",
     "EventEmitter",
     "HTTPError",
+    "HostNotFoundError",
     "IncomingMessage",
     "InvalidArgumentError",
     "InvalidHeaderError",
@@ -39,8 +47,12 @@ __all__ = [
     "ServerResponse",
     "Socket",
     "__version__",
+    "create_client",
     "create_server",
+    "get",
+    "global_agent",
     "max_header_size",
+    "request",
     "validate_header_name",
     "validate_header_value",
 ]

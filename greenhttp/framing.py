@@ -18,6 +18,7 @@ from .status import METHODS
 __all__ = ["REQUEST_DECIDERS", "RequestFraming", "RequestHead", "deciding_lines", "judge_request", "split_fields"]
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z\-._~%!$&'()*+,;=]+)(?::[0-9]*)?")  # RFC 9112 section 3.2
+_IDLE_TIMEOUT = re.compile(rb"(?i:timeout) *= *\"?([0-9]{1,9})")
 _DIGITS = re.compile(rb"[0-9]{1,18}")  # 18 digits stay below 2**63
 _METHODS = {method.encode(): method for method in METHODS}
 
@@ -195,6 +196,7 @@ class ResponseFraming:
         "chunked",
         "content_length",
         "final",
+        "idle_timeout",
         "keep_alive",
         "persists",
         "reason",
@@ -214,6 +216,7 @@ class ResponseFraming:
         content_length: int | None,
         chunked: bool,
         until_close: bool,
+        idle_timeout: float | None = None,
     ) -> None:
         self.version = version
         self.status = status
@@ -225,6 +228,8 @@ class ResponseFraming:
         self.final = status >= 200
         #: Whether no body follows, whatever was asked or because `HEAD` was.
         self.bodiless = not self.final or status in (204, 304)
+        #: Seconds that the server keeps an idle connection open, if it says so (`Keep-Alive: timeout=`).
+        self.idle_timeout = idle_timeout
         #: Whether a body, if there is one, ends with the connection.
         self.until_close = until_close
         #: Whether the fields allow another message after it; and whether its body does, too.
@@ -271,6 +276,7 @@ def judge_response(version: bytes, status: bytes, reason: bytes, *lines: bytes) 
     Raises:
         RemoteProtocolError: where the body ends is in doubt.
     """
+    hint: re.Match[bytes] | None = None
     content_length: int | None = None
     options: list[bytes] = []
     codings: list[bytes] = []
@@ -281,6 +287,8 @@ def judge_response(version: bytes, status: bytes, reason: bytes, *lines: bytes) 
             content_length = _length(value, content_length)
         elif name == b"transfer-encoding":
             codings += _list_members(value)
+        elif name == b"keep-alive":
+            hint = _IDLE_TIMEOUT.search(value)
         else:
             options += _list_members(value)
     keep_alive = b"close" not in options and (version == b"1.1" or b"keep-alive" in options)
@@ -295,11 +303,14 @@ def judge_response(version: bytes, status: bytes, reason: bytes, *lines: bytes) 
         content_length=content_length,
         chunked=bool(codings),
         until_close=not codings and content_length is None,
+        idle_timeout=float(hint[1]) if hint is not None else None,
     )
 
 
 #: The fields that decide something in a response.
-RESPONSE_DECIDERS = deciding_lines(("connection", "proxy-connection", "content-length", "transfer-encoding"))
+RESPONSE_DECIDERS = deciding_lines(
+    ("connection", "keep-alive", "proxy-connection", "content-length", "transfer-encoding")
+)
 
 
 def _length(value: bytes, known: int | None) -> int:

@@ -110,7 +110,8 @@ class IncomingMessage(Readable):
     @property
     def http_version(self) -> str:
         """`'1.1'` or `'1.0'`."""
-        return self._head.framing.version
+        version: str = self._head.framing.version
+        return version
 
     @property
     def http_version_major(self) -> int:
@@ -182,7 +183,7 @@ class IncomingMessage(Readable):
     def complete(self) -> bool:
         """Whether all of the message has come."""
         if self._inflow is None:
-            return self._head.complete
+            return bool(self._head.complete)
         return self._inflow.progress in (Progress.COMPLETE, Progress.ENDED)
 
     @property

@@ -16,7 +16,7 @@ from .errors import BodyLengthError, ConnectionLostError, InvalidHeaderError, Me
 from .events import EventEmitter
 from .headers import Headers, OutgoingHeaders, field_line, field_pairs
 from .sockets import Socket, WriteDone
-from .streams import Data, encode
+from .streams import HIGH_WATER_MARK, Data, encode
 from .workers import Workers, deliver, log
 
 __all__ = ["NO_EXTRAS", "BodyFraming", "MessageSink", "OutgoingMessage", "Stage"]
@@ -241,7 +241,7 @@ class OutgoingMessage(EventEmitter):
             if self._stage >= ENDED:
                 return self._write_too_late(callback)
         head = self._fix_head(None) if self._stage < BODY else b""
-        sent = self._send_body(head, chunk) if chunk or head else not self.socket.queued
+        sent = self._send_body(head, chunk) if chunk or head else self._backlog is None and not self.socket.queued
         if callback is not None:
             self._when_sent(callback)
         if not sent and self._stage is BODY:
@@ -383,8 +383,10 @@ class OutgoingMessage(EventEmitter):
         return True
 
     def _over_mark(self) -> bool:
-        backlog, socket = self._backlog, self.socket
-        return (socket.queued if backlog is None else backlog.size) > socket.high_water_mark
+        backlog = self._backlog
+        if backlog is not None:
+            return backlog.size > HIGH_WATER_MARK
+        return self.socket.queued > self.socket.high_water_mark
 
     def _wait_for_room(self) -> None:
         while self._over_mark() and self._stage < ENDED:
@@ -440,13 +442,19 @@ class OutgoingMessage(EventEmitter):
         """Never blocks: the connection went away before the message was complete."""
         if self._stage in (FINISHED, CLOSED):
             return
+        callbacks = self._give_up(error)
+        if self._listeners is not None or callbacks:
+            self.workers.dispatch(self._tell_lost, callbacks, error)
+
+    def _give_up(self, error: Exception) -> list[Callable[..., object]]:
+        """No more will be sent, if not all was. Returns whom of `end()` to tell."""
+        if self._stage in (FINISHED, CLOSED):
+            return []
         self._stage = CLOSED
         for entry in self._emptied(self._backlog) if self._backlog is not None else ():
             if callable(entry):
                 entry(error)
-        callbacks = self._extras.callbacks if self._extras is not None else []
-        if self._listeners is not None or callbacks:
-            self.workers.dispatch(self._tell_lost, callbacks, error)
+        return self._extras.callbacks if self._extras is not None else []
 
     def _tell_lost(self, callbacks: list[Callable[..., object]], error: Exception) -> None:
         for callback in callbacks:

@@ -264,6 +264,16 @@ class Socket(Readable):
             if reads == MAX_READS or not self._reading_on:
                 return
 
+    def is_quiet(self) -> bool:
+        """Whether neither bytes nor the peer's end wait in the kernel."""
+        try:
+            self._sock.recv(1, stdlib_socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            pass
+        return False
+
     def _on_eof(self) -> None:
         if self.owner is not None:
             self.owner.eof_received()

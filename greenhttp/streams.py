@@ -77,13 +77,13 @@ class Inflow:
     """
 
     __slots__ = (
+        "_owner",
         "asked",
         "chunks",
         "decoder",
         "error",
         "flow",
         "mark",
-        "_owner",
         "progress",
         "pumping",
         "size",

@@ -1,0 +1,342 @@
+"""`Agent`: keeps connections to origins and hands them to requests (reference: `http.Agent`).
+
+A free connection is used at once, in the greenlet that asks; only to open one takes a greenlet, out of a pool.
+"""
+
+from __future__ import annotations
+
+import _socket
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import gevent
+from gevent.pool import Pool
+from greenlet import GreenletExit
+
+from .client_connection import ClientConnection, hang_up
+from .deadlines import Deadlines
+from .dialing import dial, dial_path
+from .errors import InvalidArgumentError, MessageStateError
+from .events import EventEmitter
+from .parser import MAX_HEADER_SIZE, ResponseLimits
+from .sockets import Socket
+from .streams import HIGH_WATER_MARK
+from .workers import Workers, deliver
+
+__all__ = ["Agent", "PooledRequest", "global_agent"]
+
+MAX_FREE_SOCKETS = 256  # of one origin. Precedent: Node
+KEEP_ALIVE_DELAY = 1.0  # seconds of rest before the operating system probes the peer. Precedent: Node
+
+Options = Mapping[str, Any]
+
+
+class PooledRequest(Protocol):
+    """What an agent asks of a request. None of these blocks."""
+
+    destroyed: bool
+    name: str
+    options: Options
+
+    def failed(self, error: Exception) -> None: ...
+
+
+class Agent(EventEmitter):
+    """A pool of connections. An agent belongs to the hub, and so to the thread, that uses it.
+
+    Args:
+        keep_alive: keep connections for requests to come, not only for those that wait.
+        keep_alive_delay: seconds of rest after which the operating system probes the peer of a kept connection.
+        max_sockets: connections to one origin at a time; requests beyond it wait in their order.
+        max_free_sockets: connections to one origin kept at rest.
+        max_total_sockets: connections to all origins together.
+        scheduling: `'lifo'` uses the connection that rested shortest, `'fifo'` the one that rested longest.
+        timeout: seconds to open a connection, and that one may rest; 0 is unlimited.
+        max_header_size: bytes of the head of a response; of its trailers too.
+
+    Events:
+        'free' (socket, options): a connection is free, and will serve a waiting request or be kept.
+
+    Raises:
+        ValueError: `scheduling` is something else (`ERR_INVALID_ARG_VALUE`).
+    """
+
+    __slots__ = (
+        "_deadlines",
+        "_dialing",
+        "_hub",
+        "_workers",
+        "free_sockets",
+        "keep_alive",
+        "keep_alive_delay",
+        "limits",
+        "max_free_sockets",
+        "max_sockets",
+        "max_total_sockets",
+        "pool",
+        "requests",
+        "scheduling",
+        "sockets",
+        "timeout",
+    )
+
+    EVENTS: ClassVar[frozenset[str]] = frozenset({"free"})
+
+    #: The only scheme that requests through this agent may have; None: any.
+    protocol: ClassVar[str | None] = "http:"
+    default_port: ClassVar[int] = 80
+
+    def __init__(
+        self,
+        *,
+        keep_alive: bool = False,
+        keep_alive_delay: float = KEEP_ALIVE_DELAY,
+        max_sockets: float = math.inf,
+        max_free_sockets: int = MAX_FREE_SOCKETS,
+        max_total_sockets: float = math.inf,
+        scheduling: str = "lifo",
+        timeout: float = 0,
+        max_header_size: int = MAX_HEADER_SIZE,
+    ) -> None:
+        super().__init__()
+        if scheduling not in ("lifo", "fifo"):
+            raise InvalidArgumentError(
+                f"scheduling is 'lifo' or 'fifo', not {scheduling!r}", code="ERR_INVALID_ARG_VALUE"
+            )
+        self.keep_alive = keep_alive
+        self.keep_alive_delay = keep_alive_delay
+        self.max_sockets = max_sockets
+        self.max_free_sockets = max_free_sockets
+        self.max_total_sockets = max_total_sockets
+        self.scheduling = scheduling
+        self.timeout = timeout
+        self.limits = ResponseLimits(max_header_size, max_headers_count=0)
+        #: The greenlets that open connections.
+        self.pool = Pool(None if max_total_sockets == math.inf else int(max_total_sockets))
+        #: By name of origin, the sockets that serve a request. Not to be changed.
+        self.sockets: dict[str, list[Socket]] = {}
+        #: By name of origin, the sockets at rest; the one that rested longest is first. Not to be changed.
+        self.free_sockets: dict[str, list[Socket]] = {}
+        #: By name of origin, the requests that wait for a socket. Not to be changed.
+        self.requests: dict[str, list[Any]] = {}
+        self._dialing: dict[str, int] = {}  # connections that are being opened
+        self._hub: Any = None
+        self._workers: Workers
+        self._deadlines: Deadlines
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} sockets={_count(self.sockets)} free={_count(self.free_sockets)}>"
+
+    def get_name(self, options: Options) -> str:
+        """What tells origins apart: requests of one name share connections (reference: `agent.getName`).
+
+        Args:
+            options: of a request; `host`, `port`, `local_address`, `family` and `socket_path` count.
+        """
+        name = f"{options.get('host') or 'localhost'}:{options.get('port') or ''}:{options.get('local_address') or ''}"
+        family, path = options.get("family"), options.get("socket_path")
+        if family:
+            name += f":{family}"
+        return f"{name}:{path}" if path else name
+
+    def create_connection(self, options: Options) -> Any:
+        """In a greenlet of the pool: open a connection. A subclass may open it in another way.
+
+        Returns:
+            A connected stream socket: of the standard library, of gevent, or a greenhttp `Socket` that nobody else
+            uses, such as the one of a `'connect'` event.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        timeout = self.timeout or options.get("timeout") or None
+        path = options.get("socket_path")
+        if path:
+            return dial_path(path, timeout=timeout)
+        return dial(
+            options.get("host") or "localhost",
+            options.get("port") or self.default_port,
+            family=options.get("family") or 0,
+            local_address=options.get("local_address"),
+            timeout=timeout,
+        )
+
+    def destroy(self) -> None:
+        """Destroy every connection, in use or at rest (reference: `agent.destroy`)."""
+        for by_name in (self.sockets, self.free_sockets):
+            for sockets in list(by_name.values()):
+                for socket in list(sockets):
+                    socket.destroy()
+
+    # --- for requests ---
+
+    def add_request(self, request: Any) -> None:
+        """Never blocks: give `request` a connection, now or later."""
+        if self._hub is not gevent.get_hub():
+            self._settle_down()
+        name = request.name
+        if not self._use_free(name, request):
+            if self._may_dial(name):
+                self._dial(request)
+            else:
+                self.requests.setdefault(name, []).append(request)
+
+    def _settle_down(self) -> None:
+        if self.sockets or self.free_sockets or self._dialing:
+            raise MessageStateError("an Agent belongs to the thread that uses it first; make one for each thread")
+        self._hub = gevent.get_hub()
+        self._workers = Workers.of(self._hub)
+        self._deadlines = Deadlines(self._hub)
+
+    def _use_free(self, name: str, request: Any) -> bool:
+        free = self.free_sockets.get(name)
+        while free:
+            socket = free.pop() if self.scheduling == "lifo" else free.pop(0)
+            if not free:
+                del self.free_sockets[name]
+            connection: Any = socket.owner
+            if connection is not None and connection.is_usable():
+                self._start(connection, request)
+                return True
+            socket.destroy()
+        return False
+
+    def _start(self, connection: ClientConnection, request: Any) -> None:
+        name = connection.name
+        known = self.sockets.get(name)
+        if known is None:
+            self.sockets[name] = [connection.socket]
+        else:
+            known.append(connection.socket)
+        connection.start(request)
+
+    def _may_dial(self, name: str) -> bool:
+        here = len(self.sockets.get(name, ())) + self._dialing.get(name, 0)
+        if here >= self.max_sockets:
+            return False
+        if self.max_total_sockets == math.inf:
+            return True
+        total = _count(self.sockets) + _count(self.free_sockets) + sum(self._dialing.values())
+        if total < self.max_total_sockets:
+            return True
+        for sockets in self.free_sockets.values():
+            sockets[0].destroy()  # another origin's, at rest, makes room
+            return True
+        return False
+
+    # --- opening ---
+
+    def _dial(self, request: Any) -> None:
+        self._dialing[request.name] = self._dialing.get(request.name, 0) + 1
+        self.pool.start(gevent.Greenlet(self._open, request))  # there is room: `max_total_sockets` is its size
+
+    def _open(self, request: Any) -> None:
+        """In a greenlet of the pool."""
+        name = request.name
+        try:
+            create = request.options.get("create_connection") or self.create_connection
+            socket = self._wrapped(create(request.options))
+        except (Exception, gevent.Timeout) as error:
+            self._dialed(name)
+            request.failed(error if isinstance(error, Exception) else TimeoutError(str(error)))
+            self._serve_waiting(name)
+        except GreenletExit:
+            self._dialed(name)
+            request.failed(hang_up())
+            raise
+        else:
+            self._dialed(name)
+            connection = ClientConnection(self, name, socket)
+            socket.on("agent_remove", connection.leave_agent)
+            if self.keep_alive:
+                socket.set_keep_alive(True, self.keep_alive_delay)
+            if request.destroyed:
+                connection.rest()
+            else:
+                self._start(connection, request)
+
+    def _dialed(self, name: str) -> None:
+        self._dialing[name] -= 1
+        if not self._dialing[name]:
+            del self._dialing[name]
+
+    def _wrapped(self, stream: Any) -> Socket:
+        if isinstance(stream, Socket):
+            return stream
+        if not hasattr(stream, "detach"):
+            raise TypeError(f"create_connection must return a connected socket, not {stream!r}")
+        family, kind, proto = stream.family, stream.type, stream.proto
+        plain = _socket.socket(family, kind, proto, fileno=stream.detach())
+        plain.setblocking(False)
+        if family in (_socket.AF_INET, _socket.AF_INET6):
+            plain.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        return Socket(plain, self._workers, self._deadlines, high_water_mark=HIGH_WATER_MARK)
+
+    # --- for connections ---
+
+    def connection_free(self, connection: ClientConnection) -> None:
+        """An exchange is over and the connection fit for another: a waiting request gets it, or it rests."""
+        name, socket = connection.name, connection.socket
+        self._forget(self.sockets, name, socket)
+        if socket._listeners is not None and socket.listener_count("free"):
+            self._workers.soon(deliver, socket, "free")
+        if self._listeners is not None:
+            self._workers.soon(deliver, self, "free", socket, {"name": name})
+        request = self._next_waiting(name)
+        if request is not None:
+            self._start(connection, request)
+            return
+        free = self.free_sockets.get(name)
+        if not self.keep_alive or (free is not None and len(free) >= self.max_free_sockets):
+            socket.destroy()
+            return
+        if free is None:
+            self.free_sockets[name] = [socket]
+        else:
+            free.append(socket)
+
+    def connection_gone(self, connection: ClientConnection, retry: Any = None) -> None:
+        """A connection is closed, or was given away; `retry` is a request that gets a fresh one in its place."""
+        name, socket = connection.name, connection.socket
+        self._forget(self.sockets, name, socket)
+        self._forget(self.free_sockets, name, socket)
+        if retry is not None:
+            self._dial(retry)
+        else:
+            self._serve_waiting(name)
+
+    def _serve_waiting(self, name: str) -> None:
+        """There is room for one more connection, to this origin or, where all count together, to any."""
+        for candidate in [name] if self.max_total_sockets == math.inf else [name, *self.requests]:
+            if candidate in self.requests and self._may_dial(candidate):
+                request = self._next_waiting(candidate)
+                if request is not None:
+                    self._dial(request)
+                    return
+
+    def _next_waiting(self, name: str) -> Any:
+        waiting = self.requests.get(name)
+        while waiting:
+            request = waiting.pop(0)
+            if not waiting:
+                del self.requests[name]
+            if not request.destroyed:
+                return request
+        return None
+
+    @staticmethod
+    def _forget(by_name: dict[str, list[Socket]], name: str, socket: Socket) -> None:
+        sockets = by_name.get(name)
+        if sockets is not None and socket in sockets:
+            sockets.remove(socket)
+            if not sockets:
+                del by_name[name]
+
+
+def _count(by_name: Mapping[str, list[Any]]) -> int:
+    return sum(map(len, by_name.values()))
+
+
+#: The agent of requests that name none.
+global_agent = Agent()

@@ -1,0 +1,186 @@
+"""Opening connections: names to addresses, and of several addresses the first that answers.
+
+Everything here blocks the calling greenlet, never the hub.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket as stdlib_socket
+from collections.abc import Iterable
+from itertools import chain, zip_longest
+from typing import Any
+
+import gevent
+import gevent.socket
+from gevent.queue import Queue
+
+from .errors import HTTPError, PeerTimeoutError
+
+__all__ = ["ConnectError", "HostNotFoundError", "dial", "dial_path"]
+
+ATTEMPT_DELAY = 0.25  # seconds that one address has before the next is tried too. Precedent: RFC 8305 section 5
+
+_Address = tuple[int, int, int, str, Any]  # as `getaddrinfo` gives them
+
+
+class HostNotFoundError(HTTPError, stdlib_socket.gaierror):
+    """The name of a host could not be resolved."""
+
+
+class ConnectError(HTTPError, OSError):
+    """None of the addresses of a host could be reached. `errno` and `code` are those of the last attempt."""
+
+
+class _RefusedError(ConnectError, ConnectionRefusedError):
+    """The host is there, but nothing listens on the port."""
+
+
+def dial(
+    host: str, port: int, *, family: int = 0, local_address: str | None = None, timeout: float | None = None
+) -> _socket.socket:
+    """Connect to `port` of `host`; of several addresses, in turn IPv6 and IPv4, the first that answers wins.
+
+    Args:
+        family: 4 or 6 for these addresses only; 0 for both.
+        local_address: the interface to connect from.
+        timeout: seconds for all of it.
+
+    Returns:
+        A connected, non-blocking socket.
+
+    Raises:
+        HostNotFoundError: the name has no address (`ENOTFOUND`).
+        ConnectError: none of them can be reached (`ECONNREFUSED`, `EHOSTUNREACH`, ...).
+        PeerTimeoutError: that took longer than `timeout` (`ETIMEDOUT`).
+    """
+    with gevent.Timeout(timeout) as limit:
+        try:
+            return _first_connected(_in_turn(_resolve(host, port, family)), host, port, local_address)
+        except gevent.Timeout as timed_out:
+            if timed_out is not limit:
+                raise
+            raise PeerTimeoutError(
+                f"no connection to {host} port {port} within {timeout} s", code="ETIMEDOUT"
+            ) from None
+
+
+def dial_path(path: str, *, timeout: float | None = None) -> _socket.socket:
+    """Connect to the Unix socket at `path`.
+
+    Raises:
+        ConnectError: it cannot be reached (`ENOENT`, `ECONNREFUSED`, ...).
+        PeerTimeoutError: that took longer than `timeout` (`ETIMEDOUT`).
+    """
+    sock = gevent.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    try:
+        with gevent.Timeout(timeout, PeerTimeoutError(f"no connection to {path} within {timeout} s", code="ETIMEDOUT")):
+            sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise error if isinstance(error, HTTPError) else _failed(error, path) from error
+    except BaseException:
+        sock.close()
+        raise
+    return _plain(sock)
+
+
+def _resolve(host: str, port: int, family: int) -> list[_Address]:
+    families = {4: stdlib_socket.AF_INET, 6: stdlib_socket.AF_INET6}
+    wanted = families.get(family, stdlib_socket.AF_UNSPEC)
+    kind = stdlib_socket.SOCK_STREAM
+    found: Any
+    try:
+        # an address needs no resolver, and so no other thread
+        found = _socket.getaddrinfo(host, port, wanted, kind, 0, stdlib_socket.AI_NUMERICHOST)
+        return list(found)
+    except (stdlib_socket.gaierror, UnicodeError):
+        pass
+    try:
+        found = gevent.socket.getaddrinfo(host, port, wanted, kind)
+        return list(found)
+    except stdlib_socket.gaierror as error:
+        code = "EAI_AGAIN" if error.errno == stdlib_socket.EAI_AGAIN else "ENOTFOUND"
+        unknown = HostNotFoundError(f"cannot find the host {host!r} (port {port}): {error.strerror}", code=code)
+        unknown.errno = error.errno
+        raise unknown from error
+    except UnicodeError as error:
+        raise HostNotFoundError(f"not the name of a host: {host!r} (port {port})", code="ENOTFOUND") from error
+
+
+def _in_turn(addresses: list[_Address]) -> list[_Address]:
+    """The families alternate, beginning with the one that the system prefers (RFC 8305 section 4)."""
+    preferred = [address for address in addresses if address[0] == addresses[0][0]]
+    others = [address for address in addresses if address[0] != addresses[0][0]]
+    pairs: Iterable[_Address | None] = chain.from_iterable(zip_longest(preferred, others))
+    return [address for address in pairs if address is not None]
+
+
+def _first_connected(addresses: list[_Address], host: str, port: int, local_address: str | None) -> _socket.socket:
+    if len(addresses) == 1:
+        try:
+            return _connected(addresses[0], local_address)
+        except OSError as error:
+            raise _failed(error, f"{host} port {port}") from error
+    outcomes: Queue[Any] = Queue()
+    attempts: list[gevent.Greenlet[..., None]] = []
+    failures = 0
+    last: OSError | None = None
+    try:
+        while True:
+            if len(attempts) < len(addresses):
+                attempts.append(gevent.spawn(_attempt, addresses[len(attempts)], local_address, outcomes))
+            try:
+                outcome = outcomes.get(timeout=ATTEMPT_DELAY if len(attempts) < len(addresses) else None)
+            except gevent.queue.Empty:
+                continue
+            if not isinstance(outcome, OSError):
+                return outcome  # type: ignore[no-any-return]
+            last = outcome
+            failures += 1
+            if failures == len(addresses):
+                raise _failed(last, f"{host} port {port}") from last
+    finally:
+        gevent.killall(attempts, block=False)
+        while not outcomes.empty():  # two won at the same time
+            late = outcomes.get()
+            if not isinstance(late, OSError):
+                late.close()
+
+
+def _attempt(address: _Address, local_address: str | None, outcomes: Queue[Any]) -> None:
+    try:
+        outcomes.put(_connected(address, local_address))
+    except OSError as error:
+        outcomes.put(error)
+
+
+def _connected(address: _Address, local_address: str | None) -> _socket.socket:
+    family, kind, proto, _, where = address
+    sock = gevent.socket.socket(family, kind, proto)
+    try:
+        if local_address is not None:
+            sock.bind((local_address, 0))
+        sock.connect(where)
+    except BaseException:
+        sock.close()
+        raise
+    return _plain(sock)
+
+
+def _plain(sock: Any) -> _socket.socket:
+    """The same connection as a plain non-blocking socket, which needs no gevent objects of its own."""
+    family, kind, proto = sock.family, sock.type, sock.proto
+    plain = _socket.socket(family, kind, proto, fileno=sock.detach())
+    plain.setblocking(False)
+    return plain
+
+
+def _failed(error: OSError, where: str) -> ConnectError:
+    refused = error.errno == errno.ECONNREFUSED
+    text = f"{error.strerror or error}: {where}"
+    failed = (_RefusedError if refused else ConnectError)(text, code=errno.errorcode.get(error.errno or 0))
+    failed.errno = error.errno
+    failed.strerror = text
+    return failed
