@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import greenhttp
-from greenhttp import Agent, get  # type: ignore[attr-defined, unused-ignore]
+from greenhttp import Agent, get
 
 from . import greenlets
 from .tally import Task
