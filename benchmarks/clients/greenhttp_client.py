@@ -12,7 +12,7 @@ if __name__ == "__main__":
     task = Task.from_command_line()
     agent = Agent(keep_alive=True, max_sockets=task.concurrency)
 
-    def ask() -> tuple[int, bytes]:
+    def ask() -> tuple[int | None, bytes]:
         res = get(task.url, agent=agent).get_response()
         return res.status_code, res.read()
 

@@ -11,7 +11,7 @@ from .tally import Tally, Task
 __all__ = ["run"]
 
 
-def run(task: Task, ask: Callable[[], tuple[int, bytes]], about: str) -> None:
+def run(task: Task, ask: Callable[[], tuple[int | None, bytes]], about: str) -> None:
     """
     Args:
         ask: one exchange; returns the status and the whole body.

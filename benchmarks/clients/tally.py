@@ -33,7 +33,7 @@ class Tally:
         self._size = task.size
         self._requests = self._errors = 0
 
-    def count(self, status: int, body: bytes) -> None:
+    def count(self, status: int | None, body: bytes) -> None:
         """Raises ValueError if the answer is not right."""
         if status != 200 or len(body) != self._size:
             raise ValueError(f"status {status} and {len(body)} bytes, not 200 and {self._size}")
