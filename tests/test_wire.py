@@ -63,7 +63,10 @@ def is_open(report: list[str]) -> bool:
 def test_the_corpus_is_there_and_every_case_has_its_expectation():
     assert len(VALID) >= 40
     assert len(INVALID) >= 60
-    assert {case.with_suffix(".expect") for case in [*VALID, *INVALID]} == set(WIRE.glob("*/*.expect"))
+    assert {case.with_suffix(".expect") for case in [*VALID, *INVALID]} == {
+        *WIRE.glob("valid/*.expect"),
+        *WIRE.glob("invalid/*.expect"),
+    }
 
 
 @pytest.mark.parametrize("case", VALID, ids=names(VALID))
@@ -131,3 +134,12 @@ def test_a_continuation_line_is_refused():
 def test_the_version_is_that_of_the_first_line(version: str):
     """Behaviour 3.1, as far as the parser goes."""
     assert f" HTTP/{version} =" in drive([f"GET / HTTP/{version}\r\nHost: a\r\n\r\n".encode()])[0]
+
+
+@pytest.mark.parametrize("case", [*VALID, *INVALID], ids=names([*VALID, *INVALID]))
+def test_a_connection_that_shares_its_limits_with_any_other_reads_the_same(case: Path):
+    """One llhttp judges the heads of all connections of a server: whatever came before leaves no trace in it."""
+    limits = ParserLimits()
+    for other in [case, *INVALID[::4], *VALID[::4]]:
+        drive([other.read_bytes()], limits)
+        assert drive([case.read_bytes()], limits) == expected(case), other.stem
