@@ -15,6 +15,7 @@ from greenlet import GreenletExit
 
 import greenhttp
 
+from .origin import origin as origin
 from .support import LIMIT, RawClient, bounded, eventually
 
 

@@ -183,7 +183,7 @@ class RawClient:
         head = self.read_until(b"\r\n\r\n")
         first, *lines = head[:-4].decode("latin-1").split("\r\n")
         version, status, message = (*first.split(" ", 2), "")[:3]
-        return Response(version, int(status), message, _fields(lines), head)
+        return Response(version, int(status), message, fields(lines), head)
 
     def read_response(self, method: str = "GET") -> Response:
         """The next final answer with its body; interim ones come by `read_head`."""
@@ -207,7 +207,7 @@ class RawClient:
         assert self.read_exactly(2) == b"\r\n"
         return chunk
 
-    def _read_chunks(self, response: Response) -> None:
+    def _read_chunks(self, response: Any) -> None:
         chunks = []
         while chunk := self.read_chunk():
             chunks.append(chunk)
@@ -216,7 +216,7 @@ class RawClient:
         lines = []
         while (line := self.read_until(b"\r\n")) != b"\r\n":
             lines.append(line[:-2].decode("latin-1"))
-        response.trailers = _fields(lines)
+        response.trailers = fields(lines)
         response.raw_body += b"0\r\n" + "".join(f"{line}\r\n" for line in lines).encode("latin-1") + b"\r\n"
 
     def closed(self) -> bool:
@@ -229,7 +229,8 @@ class RawClient:
             return True
 
 
-def _fields(lines: list[str]) -> list[tuple[str, str]]:
+def fields(lines: list[str]) -> list[tuple[str, str]]:
+    """Header lines as pairs."""
     pairs = [line.partition(":") for line in lines]
     return [(name, value.strip(" \t")) for name, _, value in pairs]
 
