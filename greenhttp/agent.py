@@ -29,6 +29,8 @@ __all__ = ["Agent", "PooledRequest", "global_agent"]
 MAX_FREE_SOCKETS = 256  # of one origin. Precedent: Node
 KEEP_ALIVE_DELAY = 1.0  # seconds of rest before the operating system probes the peer. Precedent: Node
 
+MAX_NAMES = 1024  # of URLs, remembered
+
 Options = Mapping[str, Any]
 
 
@@ -66,6 +68,7 @@ class Agent(EventEmitter):
         "_deadlines",
         "_dialing",
         "_hub",
+        "_names",
         "_workers",
         "free_sockets",
         "keep_alive",
@@ -120,6 +123,7 @@ class Agent(EventEmitter):
         self.free_sockets: dict[str, list[Socket]] = {}
         #: By name of origin, the requests that wait for a socket. Not to be changed.
         self.requests: dict[str, list[Any]] = {}
+        self._names: dict[Any, str] = {}  # by the options of a URL
         self._dialing: dict[str, int] = {}  # connections that are being opened
         self._hub: Any = None
         self._workers: Workers
@@ -139,6 +143,17 @@ class Agent(EventEmitter):
         if family:
             name += f":{family}"
         return f"{name}:{path}" if path else name
+
+    def name_of(self, options: Options) -> str:
+        """`get_name(options)`; those of a URL are named once."""
+        if type(options) is dict:
+            return self.get_name(options)
+        name = self._names.get(options)
+        if name is None:
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+            name = self._names[options] = self.get_name(options)
+        return name
 
     def create_connection(self, options: Options) -> Any:
         """In a greenlet of the pool: open a connection. A subclass may open it in another way.

@@ -19,7 +19,7 @@ from .sockets import Socket, WriteDone
 from .streams import HIGH_WATER_MARK, Data, encode
 from .workers import Workers, deliver, log
 
-__all__ = ["NO_EXTRAS", "BodyFraming", "MessageSink", "OutgoingMessage", "Stage"]
+__all__ = ["NO_EXTRAS", "BodyFraming", "Extras", "MessageSink", "OutgoingMessage", "Stage"]
 
 LARGE = 16 * 1024  # bytes from which on a copy costs more than a second buffer in the system call
 _Self = TypeVar("_Self", bound="OutgoingMessage")
@@ -68,7 +68,7 @@ class _Backlog:
         self.room: Event | None = None  # set when nothing is held any more
 
 
-class _Extras:
+class Extras:
     """What few messages need."""
 
     __slots__ = ("callbacks", "finish_told", "needs_drain", "removed", "send_date", "trailers")
@@ -82,7 +82,7 @@ class _Extras:
         self.finish_told = False
 
 
-NO_EXTRAS = _Extras()
+NO_EXTRAS = Extras()
 
 
 class OutgoingMessage(EventEmitter):
@@ -104,15 +104,15 @@ class OutgoingMessage(EventEmitter):
         self.headers = OutgoingHeaders()
         self._stage = OPEN
         self._backlog: _Backlog | None = None  # while others are before it on the connection
-        self._extras: _Extras | None = None
+        self._extras: Extras | None = None
         self._written = 0  # bytes of body
         # known when the head is fixed:
         self._framing: BodyFraming
         self._announced: int  # the Content-Length, or -1
 
-    def _make_extras(self) -> _Extras:
+    def _make_extras(self) -> Extras:
         if self._extras is None:
-            self._extras = _Extras()
+            self._extras = Extras()
         return self._extras
 
     # --- headers ---
