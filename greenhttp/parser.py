@@ -413,7 +413,8 @@ class RequestParser(_MessageParser[RequestHead]):
             version = _VERSIONS[line[2]]
         assert version is not None
         framing = judge_request(line[0], version, self._limits.require_host, *_request_deciders(raw))
-        if usual and len(line[2]) <= _MAX_KNOWN:
+        # a target is no part of what is remembered, so that the next one may be missing: only `CONNECT` gets so far
+        if usual and len(line[2]) <= _MAX_KNOWN and line[0] != b"CONNECT":
             self._fields, self._framing = line[2], framing
         return line, framing
 

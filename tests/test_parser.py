@@ -14,10 +14,11 @@ from greenhttp.framing import RequestHead
 from greenhttp.headers import field_line, flat_fields
 from greenhttp.parser import MAX_HEADER_SIZE, End, ParserLimits, RequestParser
 
-from .wire.driver import by_byte, cuts, drive, pieces_at
+from .wire.driver import by_byte, cuts, drive, drive_on, pieces_at
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+NEXT = b"GET /next HTTP/1.1\r\nHost: b\r\n\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -277,10 +278,130 @@ def test_chunked_decoding_works_for_every_split(size: int):
         assert drive(pieces)[3:] == ([f"body {body!r}"] if size else []) + ["end"], how
 
 
+@pytest.mark.parametrize("line", [b"\r\n", b"\n", b"\r"])
+def test_thousands_of_empty_lines_before_a_head_are_skipped(line: bytes):
+    raw = line * 20_000 + NEXT
+    assert drive([raw]) == drive([NEXT])
+    assert drive([NEXT, raw]) == drive([NEXT, NEXT])
+
+
+# --- what is remembered, and what connections share ---
+
+REMEMBERED = [
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /other HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    b"GET /a%20b HTTP/1.1\r\nHost:a\r\n\r\n",
+    b"GET  /two-blanks HTTP/1.1\r\nHost:a\r\n\r\n",
+    b"GET /two-blanks  HTTP/1.1\r\nHost:a\r\n\r\n",
+    b"GET HTTP/1.1\r\nHost:a\r\n\r\n",
+    b"GET  HTTP/1.1\r\nHost:a\r\n\r\n",
+    b"GET /\x00 HTTP/1.1\r\nHost:a\r\n\r\n",
+    b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GETX / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"DESCRIBE / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nContent-Length: 50000\r\n\r\nabc",
+    CHUNKED + b"3\r\nabc\r\n0\r\n\r\n",
+    CHUNKED + b"0\r\nX: y\r\n\r\n",
+    CHUNKED + b"z\r\n",
+    b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\nX: \x00\r\n\r\n",
+    b"GET / HTTP/2.0\r\nHost: a\r\nContent-Length: 50000\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\nHost:a\r\n\r\n",
+    b"CONNECT HTTP/1.1\r\nHost:a\r\n\r\n",
+    b"GET /" + b"x" * 3000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 3000 + b"\r\n\r\n",
+]
+
+
+def is_open_after(raw: bytes) -> bool:
+    """Whether a connection that began with `raw` is at the beginning of a request now."""
+    return drive([raw, NEXT]) == [*drive([raw]), *drive([NEXT])]
+
+
+OPEN_AFTER = [raw for raw in REMEMBERED if is_open_after(raw)]
+
+
+@pytest.mark.parametrize("first", OPEN_AFTER)
+def test_the_fields_remembered_of_one_request_never_change_the_verdict_on_the_next(first: bytes):
+    for second in REMEMBERED:
+        alone = drive([second])
+        for pieces in ([second], pieces_at(second, [len(second) - 3]), pieces_at(second, range(1, 99))):
+            parser = fed(first)
+            assert isinstance(parser.next_event(), RequestHead)
+            assert drive_on(parser, pieces)[-len(alone) :] == alone, pieces
+        assert drive([first + second]) == [*drive([first]), *alone]
+
+
+@settings(deadline=None)
+@given(firsts=st.lists(st.sampled_from(OPEN_AFTER), max_size=5), last=st.sampled_from(REMEMBERED))
+def test_requests_on_one_connection_give_the_same_as_each_on_a_fresh_parser(firsts: list[bytes], last: bytes):
+    raws = [*firsts, last]
+    alone = [line for raw in raws for line in drive([raw])]
+    assert drive(raws) == alone
+    assert drive([b"".join(raws)]) == alone
+
+
+def test_a_connect_whose_upgrade_was_ignored_is_not_remembered_as_a_target():
+    parser = fed(b"CONNECT a:1 HTTP/1.1\r\nHost:a\r\n\r\n")
+    head = parser.next_event()
+    assert isinstance(head, RequestHead)
+    parser.ignore_upgrade(head)
+    without_a_target = b"CONNECT HTTP/1.1\r\nHost:a\r\n\r\n"
+    assert drive_on(parser, [without_a_target]) == drive([without_a_target])
+    assert drive([without_a_target])[-1].startswith("fault ")
+
+
+@pytest.mark.parametrize("before", REMEMBERED)
+def test_what_another_connection_received_never_disturbs_this_one(before: bytes):
+    """Neither is a good head refused, nor a bad one taken for the rest of a body."""
+    for raw in REMEMBERED:
+        limits = ParserLimits()
+        drive([before], limits)
+        assert drive([raw], limits) == drive([raw]), raw
+
+
+def test_a_head_over_a_limit_leaves_the_heads_of_others_to_be_checked():
+    limits = ParserLimits()
+    drive([GET + b"Content-Length: 50000\r\n" + b"X:\r\n" * 1001 + b"\r\n"], limits)
+    assert drive([GET + b"X: a\nY: \x00\r\n\r\n"], limits) == ["fault 400 HPE_CR_EXPECTED"]
+
+
+CONNECTION = st.tuples(
+    st.lists(st.sampled_from(REMEMBERED), max_size=4).map(b"".join), st.lists(st.integers(0, 300), max_size=6)
+)
+
+
+@settings(deadline=None)
+@given(connections=st.lists(CONNECTION, min_size=2, max_size=4), data=st.data())
+def test_connections_that_take_turns_read_the_same_as_alone(
+    connections: list[tuple[bytes, list[int]]], data: st.DataObject
+):
+    limits = ParserLimits()
+    queues = [pieces_at(raw, places) for raw, places in connections]
+    parsers = [RequestParser(limits) for _ in queues]
+    seen: list[list[str]] = [[] for _ in queues]
+    while any(queues):
+        turn = data.draw(st.sampled_from([index for index, queue in enumerate(queues) if queue]))
+        seen[turn] += drive_on(parsers[turn], [queues[turn].pop(0)])
+    for (raw, places), report in zip(connections, seen, strict=True):
+        parser = RequestParser(ParserLimits())
+        assert report == [line for piece in pieces_at(raw, places) for line in drive_on(parser, [piece])]
+
+
 # --- upgrades ---
 
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n"
-NEXT = b"GET /next HTTP/1.1\r\nHost: b\r\n\r\n"
 
 
 @pytest.mark.parametrize(
