@@ -218,10 +218,9 @@ class Agent(EventEmitter):
         return False
 
     def _start(self, connection: ClientConnection, request: Any) -> None:
-        name = connection.name
-        known = self.sockets.get(name)
+        known = self.sockets.get(connection.name)
         if known is None:
-            self.sockets[name] = [connection.socket]
+            self.sockets[connection.name] = [connection.socket]
         else:
             known.append(connection.socket)
         connection.start(request)
@@ -263,7 +262,6 @@ class Agent(EventEmitter):
         else:
             self._dialed(name)
             connection = ClientConnection(self, name, socket)
-            socket.on("agent_remove", connection.leave_agent)
             if self.keep_alive:
                 socket.set_keep_alive(True, self.keep_alive_delay)
             if request.destroyed:
@@ -293,29 +291,30 @@ class Agent(EventEmitter):
     def connection_free(self, connection: ClientConnection) -> None:
         """An exchange is over and the connection fit for another: a waiting request gets it, or it rests."""
         name, socket = connection.name, connection.socket
-        self._forget(self.sockets, name, socket)
-        if socket._listeners is not None and socket.listener_count("free"):
+        _forget(self.sockets, name, socket)
+        if self._listeners is not None or socket._listeners is not None:
             self._workers.soon(deliver, socket, "free")
-        if self._listeners is not None:
             self._workers.soon(deliver, self, "free", socket, {"name": name})
-        request = self._next_waiting(name)
-        if request is not None:
-            self._start(connection, request)
-            return
+        if name in self.requests:
+            request = self._next_waiting(name)
+            if request is not None:
+                self._start(connection, request)
+                return
         free = self.free_sockets.get(name)
-        if not self.keep_alive or (free is not None and len(free) >= self.max_free_sockets):
+        if not self.keep_alive:
             socket.destroy()
-            return
-        if free is None:
+        elif free is None:
             self.free_sockets[name] = [socket]
-        else:
+        elif len(free) < self.max_free_sockets:
             free.append(socket)
+        else:
+            socket.destroy()
 
     def connection_gone(self, connection: ClientConnection, retry: Any = None) -> None:
         """A connection is closed, or was given away; `retry` is a request that gets a fresh one in its place."""
         name, socket = connection.name, connection.socket
-        self._forget(self.sockets, name, socket)
-        self._forget(self.free_sockets, name, socket)
+        _forget(self.sockets, name, socket)
+        _forget(self.free_sockets, name, socket)
         if retry is not None:
             self._dial(retry)
         else:
@@ -340,13 +339,16 @@ class Agent(EventEmitter):
                 return request
         return None
 
-    @staticmethod
-    def _forget(by_name: dict[str, list[Socket]], name: str, socket: Socket) -> None:
-        sockets = by_name.get(name)
-        if sockets is not None and socket in sockets:
+
+def _forget(by_name: dict[str, list[Socket]], name: str, socket: Socket) -> None:
+    sockets = by_name.get(name)
+    if sockets is not None:
+        try:
             sockets.remove(socket)
-            if not sockets:
-                del by_name[name]
+        except ValueError:
+            return
+        if not sockets:
+            del by_name[name]
 
 
 def _count(by_name: Mapping[str, list[Any]]) -> int:

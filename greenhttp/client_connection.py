@@ -22,7 +22,7 @@ from .workers import Workers, deliver
 
 __all__ = ["ClientConnection", "ConnectionAgent", "Exchange", "hang_up"]
 
-_SHORTEST_FIELD = 4  # bytes of a line: a name, a colon and the line's end
+_SAFE_SIZE = 4000  # bytes of a head that cannot be over the usual limit of lines
 MAX_DRAIN = 1024 * 1024  # bytes of a body that nobody wants, thrown away so that the connection can be kept
 PEEK_AFTER = 1.0  # seconds of rest after which a free socket is looked at before it is used again
 HINT_MARGIN = 1.0  # seconds before the end of the server's `Keep-Alive: timeout=` from which on it is not used again
@@ -31,7 +31,7 @@ HINT_MARGIN = 1.0  # seconds before the end of the server's `Keep-Alive: timeout
 class Exchange(Protocol):
     """What a connection asks of, and tells, its request. None of these blocks."""
 
-    max_headers_count: int
+    extras: Any
     method: str
     should_keep_alive: bool
 
@@ -39,6 +39,7 @@ class Exchange(Protocol):
     def destroyed(self) -> bool: ...
     @property
     def timeout(self) -> float: ...
+    def too_many(self, head: ResponseHead) -> bool: ...
     @property
     def all_sent(self) -> bool: ...
     @property
@@ -158,9 +159,8 @@ class ClientConnection:
         self._request = request
         self._answered = False
         self._parser.method = request.method
-        timeout = request.timeout
-        if timeout or self.socket.timeout:
-            self.socket.set_timeout(timeout)
+        if request.extras is not None:
+            self.socket.set_timeout(request.timeout)
         request.assigned(self, reused=self._reused)
 
     def is_usable(self) -> bool:
@@ -183,7 +183,7 @@ class ClientConnection:
             self._finish_if_read()
 
     def leave_agent(self) -> None:
-        """`'agent_remove'`: the request under way goes on, and is the last."""
+        """`'agent_remove'` on the socket: the request under way goes on, and is the last."""
         self._leaves = True
         self.agent.connection_gone(self)
 
@@ -215,6 +215,8 @@ class ClientConnection:
                 return
             if type(event) is ResponseHead:
                 self._head_received(event)
+                if event.complete and event.framing.final:
+                    return
             elif type(event) is End:
                 self._body_ended(event)
             else:
@@ -224,8 +226,7 @@ class ClientConnection:
         request = self._request
         assert request is not None
         framing = head.framing
-        most = request.max_headers_count
-        if 0 < most * _SHORTEST_FIELD < len(head.raw) and len(head.fields) > 2 * most:
+        if (request.extras is not None or len(head.raw) > _SAFE_SIZE) and request.too_many(head):
             self.socket.destroy(
                 RemoteProtocolError("Parse Error: number of headers over the limit", code="HPE_HEADER_OVERFLOW")
             )
@@ -282,23 +283,23 @@ class ClientConnection:
             self._finish()
 
     def _finish(self) -> None:
-        request = self._request or (self._unclaimed() if self._unclaimed is not None else None)
-        message = self._message() if self._message is not None else None
-        rest = self._parser.take_rest()
+        request, message = self._request, None
+        if request is None and self._unclaimed is not None:
+            request = self._unclaimed()
+        if self._message is not None:
+            message = self._message()
         self._let_go()
-        self._reused = True
         fault: RemoteProtocolError | None = None
-        if self._keeps and not self._leaves and not rest and not self.socket.destroyed:
+        if self._parser.buffered:
+            fault = self._fault_in(self._parser.take_rest())
+            self.socket.destroy()
+        elif self._keeps and not self._leaves and not self.socket.destroyed:
             self.rest()
         else:
             self._phase = GONE
             self.agent.connection_gone(self)
             self.socket.owner = None
-            if rest:
-                fault = self._fault_in(rest)
-                self.socket.destroy()
-            else:
-                self.socket.close_gently()
+            self.socket.close_gently()
         if message is not None:
             message.exchange_over()
         if request is None:
@@ -309,19 +310,23 @@ class ClientConnection:
             request.completed()
 
     def _let_go(self) -> None:
-        self._request = self._unclaimed = self._message = self._held = None
+        self._request = None
+        if self._message is not None:
+            self._unclaimed = self._message = self._held = None
 
     def rest(self) -> None:
         """Wait for the next request."""
         socket = self.socket
         self._phase = FREE
+        self._reused = True
         if socket.timeout:
             socket.set_timeout(0)
         if self._idle_limit < NEVER:
             self._expires = monotonic() + self._idle_limit
             if self._expires < socket.due:
                 socket.deadlines.schedule(socket, self._expires)
-        socket.resume_reading()
+        if not socket._reading_on:
+            socket.resume_reading()
         self.agent.connection_free(self)
 
     def _fault_in(self, rest: bytes) -> RemoteProtocolError | None:

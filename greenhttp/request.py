@@ -14,6 +14,7 @@ from .agent import Agent, global_agent
 from .client_connection import ClientConnection, hang_up
 from .errors import ConnectionLostError, InvalidArgumentError, InvalidHeaderError, MessageStateError, PeerTimeoutError
 from .events import Listener
+from .framing import ResponseHead
 from .headers import OutgoingHeaders, field_line
 from .incoming import IncomingMessage
 from .outgoing import (
@@ -149,7 +150,7 @@ class ClientRequest(OutgoingMessage):
         self.headers = OutgoingHeaders()
         self._stage = OPEN
         self._backlog = None
-        self._extras: _ClientExtras | None = None
+        self.extras: _ClientExtras | None = None
         self._written = 0
         #: The options that it was made with, complete.
         self.options = options
@@ -200,9 +201,9 @@ class ClientRequest(OutgoingMessage):
             log.error("%r failed, and nobody was told: %s", self, self._failure)
 
     def _make_extras(self) -> _ClientExtras:
-        if self._extras is None:
-            self._extras = _ClientExtras()
-        return self._extras
+        if self.extras is None:
+            self.extras = _ClientExtras()
+        return self.extras
 
     def _take_options(self, options: Mapping[str, Any], agent: object) -> None:
         if agent is None and options.get("create_connection"):
@@ -239,12 +240,12 @@ class ClientRequest(OutgoingMessage):
     @property
     def aborted(self) -> bool:
         """Whether `abort()` was called."""
-        return self._extras is not None and self._extras.aborted
+        return self.extras is not None and self.extras.aborted
 
     @property
     def max_headers_count(self) -> int:
         """The most header lines of the response; 0 is unlimited."""
-        return self._extras.max_headers_count if self._extras is not None else MAX_HEADERS_COUNT
+        return self.extras.max_headers_count if self.extras is not None else MAX_HEADERS_COUNT
 
     @max_headers_count.setter
     def max_headers_count(self, count: int) -> None:
@@ -253,7 +254,7 @@ class ClientRequest(OutgoingMessage):
     def get_header(self, name: str) -> Any:
         """As `OutgoingMessage.get_header`; the automatic `Host` too."""
         value = super().get_header(name)
-        if value is None and name.lower() == "host" and "host" not in (self._extras or NO_EXTRAS).removed:
+        if value is None and name.lower() == "host" and "host" not in (self.extras or NO_EXTRAS).removed:
             return self._host
         return value
 
@@ -272,7 +273,7 @@ class ClientRequest(OutgoingMessage):
 
     def _encode_head(self, length: int | None) -> bytes:
         headers = self.headers
-        extras = self._extras or NO_EXTRAS
+        extras = self.extras or NO_EXTRAS
         parts = [f"{self.method} {self.path} HTTP/1.1\r\n".encode("latin-1")]
         if "host" not in headers and "host" not in extras.removed:
             parts.append(field_line("Host", self._host))
@@ -322,7 +323,7 @@ class ClientRequest(OutgoingMessage):
     ) -> bool:
         """Send the last piece, if any, and complete the request: see `OutgoingMessage.end`."""
         chunk = data if type(data) is bytes else b"" if data is None else encode(data, encoding)
-        if self._stage is not OPEN or callback is not None or self._extras is not None:
+        if self._stage is not OPEN or callback is not None or self.extras is not None:
             return super().end(chunk, None, callback)
         options = self.options
         if type(options) is Address and not chunk and not self.headers and self.should_keep_alive:
@@ -456,7 +457,7 @@ class ClientRequest(OutgoingMessage):
     @property
     def timeout(self) -> float:
         """Seconds without a byte either way until `'timeout'`; 0 is never."""
-        return self._extras.timeout if self._extras is not None else 0
+        return self.extras.timeout if self.extras is not None else 0
 
     def set_timeout(self: _Self, seconds: float, callback: Listener | None = None) -> _Self:
         """`'timeout'` after `seconds` without a byte either way; 0 switches it off (reference: `request.setTimeout`).
@@ -490,7 +491,7 @@ class ClientRequest(OutgoingMessage):
         self._apply_options()
 
     def _apply_options(self) -> None:
-        extras = self._extras
+        extras = self.extras
         if extras is None or self._connection is None or not self._connection.serves(self):
             return
         if extras.no_delay is not None:
@@ -499,6 +500,10 @@ class ClientRequest(OutgoingMessage):
             self.socket.set_keep_alive(*extras.keep_alive)
 
     # --- told by the connection; none of these blocks ---
+
+    def too_many(self, head: ResponseHead) -> bool:
+        """Whether the response has more header lines than this request allows."""
+        return 0 < self.max_headers_count < len(head.fields) // 2
 
     @property
     def all_sent(self) -> bool:
@@ -520,7 +525,7 @@ class ClientRequest(OutgoingMessage):
         self._connection = connection
         self.socket = connection.socket
         self.reused_socket = reused
-        if self._extras is not None:
+        if self.extras is not None:
             self._apply_options()
         if self._listeners is not None:
             self.workers.soon(self._tell_socket)
@@ -586,10 +591,12 @@ class ClientRequest(OutgoingMessage):
 
     def completed(self) -> None:
         """The exchange is over."""
-        if self._course is OVER or self._course is FAILED:
+        if self._course is UNDER_WAY:
+            self._course = OVER
+        elif self._course is DESTROYED:
+            self._course = FAILED
+        else:
             return
-        destroyed = self._course is DESTROYED
-        self._course = FAILED if destroyed else OVER
         self._connection = self._replay = None
         if self._stage is not FINISHED:
             self._give_up(hang_up())
