@@ -1,4 +1,7 @@
-"""`judge_request`: what the fields of a head mean, in tables. The bytes of whole requests are in `test_wire.py`."""
+"""`judge_request` and `judge_response`: what the fields of a head mean, in tables.
+
+The bytes of whole messages are in `test_wire.py` and `test_wire_responses.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenhttp.errors import RemoteProtocolError
-from greenhttp.framing import REQUEST_DECIDERS, RequestFraming, judge_request
+from greenhttp.framing import (
+    REQUEST_DECIDERS,
+    RESPONSE_DECIDERS,
+    RequestFraming,
+    ResponseFraming,
+    judge_request,
+    judge_response,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -216,3 +226,151 @@ def test_any_fields_give_one_framing_or_remote_protocol_error(lines: list[tuple[
     assert (head.content_length is not None) == ("Content-Length" in names)
     assert names.count("Content-Length") <= 1
     assert names.count("Host") == 1 or (version == "1.0" and "Host" not in names)
+
+
+# --- responses ---
+
+
+def answered(*lines: str, status: int = 200, version: str = "1.1") -> ResponseFraming:
+    fields = [line.encode("latin-1") for line in lines]
+    return judge_response(version.encode(), b"%d" % status, b"Any", *fields)
+
+
+def refused_answer(*lines: str, status: int = 200, version: str = "1.1") -> str | None:
+    with pytest.raises(RemoteProtocolError, match=r"Parse Error|understood") as caught:
+        answered(*lines, status=status, version=version)
+    return caught.value.code
+
+
+LENGTH, CHUNKED, CLOSE = "Content-Length: 5", "Transfer-Encoding: chunked", "Connection: close"
+
+
+@pytest.mark.parametrize(
+    ("version", "lines", "keep_alive"),
+    [
+        ("1.1", [LENGTH], True),
+        ("1.1", [CHUNKED], True),
+        ("1.1", [], False),
+        ("1.1", ["Connection: keep-alive"], False),
+        ("1.1", [LENGTH, CLOSE], False),
+        ("1.1", [CHUNKED, "connection:x, CLOSE"], False),
+        ("1.1", [LENGTH, "Connection: keep-alive", CLOSE], False),
+        ("1.1", [LENGTH, "Connection: closed"], True),
+        ("1.1", [LENGTH, "Proxy-Connection: close"], False),
+        ("1.0", [LENGTH], False),
+        ("1.0", [LENGTH, "Connection: Keep-Alive"], True),
+        ("1.0", [LENGTH, "Connection: keep-alive, close"], False),
+        ("1.0", [CHUNKED, "Connection: keep-alive"], False),
+        ("0.9", [LENGTH], False),
+    ],
+)
+def test_whether_the_connection_persists_after_an_answer(version: str, lines: list[str], keep_alive: bool):
+    """RFC 9112 section 9.3; in 1.0 a chunked body is not to be trusted any further (section 6.1)."""
+    assert answered(*lines, version=version).keep_alive is keep_alive
+
+
+@pytest.mark.parametrize(
+    ("lines", "length", "chunked", "until_close"),
+    [
+        ([], None, False, True),
+        ([LENGTH], 5, False, False),
+        (["Content-Length: 0"], 0, False, False),
+        (["content-length:\t0005 "], 5, False, False),
+        ([CHUNKED], None, True, False),
+        (["transfer-encoding: Chunked"], None, True, False),
+        ([CLOSE], None, False, True),
+    ],
+)
+def test_how_the_end_of_an_answer_is_found(lines: list[str], length: int | None, chunked: bool, until_close: bool):
+    """RFC 9112 section 6.3."""
+    framing = answered(*lines)
+    assert (framing.content_length, framing.chunked, framing.until_close) == (length, chunked, until_close)
+    assert not framing.bodiless
+
+
+@pytest.mark.parametrize(
+    ("status", "final", "bodiless", "upgrade"),
+    [
+        (100, False, True, False),
+        (101, False, True, True),
+        (103, False, True, False),
+        (199, False, True, False),
+        (200, True, False, False),
+        (204, True, True, False),
+        (205, True, False, False),
+        (304, True, True, False),
+        (426, True, False, False),
+        (999, True, False, False),
+    ],
+)
+@pytest.mark.parametrize("lines", [[], [LENGTH], [CHUNKED]])
+def test_what_the_status_alone_decides(status: int, final: bool, bodiless: bool, upgrade: bool, lines: list[str]):
+    framing = answered(*lines, status=status)
+    assert (framing.status, framing.final, framing.bodiless, framing.upgrade) == (status, final, bodiless, upgrade)
+    assert framing.keep_alive is (bodiless or lines != [])
+
+
+@pytest.mark.parametrize("lines", [[], [LENGTH], [CHUNKED], [CLOSE], [LENGTH, CLOSE]])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_the_answer_to_head_is_the_same_without_body(version: str, lines: list[str]):
+    framing = answered(*lines, version=version)
+    bare = framing.without_body()
+    assert (framing.bodiless, bare.bodiless) == (False, True)
+    assert bare.keep_alive is (version == "1.1" and CLOSE not in lines)
+    assert (bare.status, bare.content_length, bare.chunked) == (200, framing.content_length, framing.chunked)
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ([LENGTH, LENGTH], "HPE_UNEXPECTED_CONTENT_LENGTH"),
+        ([LENGTH, "content-length: 6"], "HPE_UNEXPECTED_CONTENT_LENGTH"),
+        (["Content-Length: 5, 5"], "HPE_INVALID_CONTENT_LENGTH"),
+        (["Content-Length:"], "HPE_INVALID_CONTENT_LENGTH"),
+        (["Content-Length: -1"], "HPE_INVALID_CONTENT_LENGTH"),
+        (["Content-Length: \xb2"], "HPE_INVALID_CONTENT_LENGTH"),
+        (["Content-Length: " + "9" * 19], "HPE_INVALID_CONTENT_LENGTH"),
+        ([LENGTH, CHUNKED], "HPE_INVALID_TRANSFER_ENCODING"),
+        ([CHUNKED, LENGTH], "HPE_INVALID_TRANSFER_ENCODING"),
+        ([CHUNKED, CHUNKED], "HPE_INVALID_TRANSFER_ENCODING"),
+        (["Transfer-Encoding: gzip"], "HPE_INVALID_TRANSFER_ENCODING"),
+        (["Transfer-Encoding: gzip, chunked"], "HPE_INVALID_TRANSFER_ENCODING"),
+        (["Transfer-Encoding: identity"], "HPE_INVALID_TRANSFER_ENCODING"),
+        (["Transfer-Encoding:"], "HPE_INVALID_TRANSFER_ENCODING"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 204, 304])
+def test_an_answer_whose_end_is_in_doubt_is_refused(lines: list[str], code: str, status: int):
+    """Behaviour 9.6, and as for requests."""
+    for version in ("1.0", "1.1"):
+        assert refused_answer(*lines, status=status, version=version) == code
+
+
+def test_only_lines_of_the_fields_that_decide_in_a_response_are_looked_at():
+    head = b"HTTP/1.1 200 Host: a\r\nHost: a\r\ncOnNection: x\r\nX-Content-Length: 5\r\nCONTENT-LENGTH:0\r\n\r\n"
+    assert RESPONSE_DECIDERS.findall(head) == [b"cOnNection: x", b"CONTENT-LENGTH:0"]
+
+
+def test_the_words_of_the_status_line_are_kept():
+    framing = judge_response(b"1.0", b"302", b"Moved \xe9")
+    assert (framing.version, framing.status, framing.reason) == ("1.0", 302, "Moved \xe9")
+
+
+ANSWER_FIELD = st.tuples(st.sampled_from(["Content-Length", "Transfer-Encoding", "Connection"]), VALUES)
+
+
+@settings(deadline=None)
+@given(st.lists(ANSWER_FIELD, max_size=4), st.sampled_from([100, 101, 200, 204, 304]), st.sampled_from(["1.0", "1.1"]))
+def test_any_fields_of_an_answer_give_one_framing_or_remote_protocol_error(
+    lines: list[tuple[str, str]], status: int, version: str
+):
+    try:
+        framing = answered(*[":".join(line) for line in lines], status=status, version=version)
+    except RemoteProtocolError:
+        assert [name for name, _ in lines if name != "Connection"]
+        return
+    names = [name for name, _ in lines]
+    assert [framing.chunked, framing.content_length is not None, framing.until_close].count(True) == 1
+    assert framing.chunked == ("Transfer-Encoding" in names)
+    assert names.count("Content-Length") <= 1
+    assert not (framing.keep_alive and framing.until_close and not framing.bodiless)
