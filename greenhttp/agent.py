@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import _socket
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, ClassVar, Protocol
 
 import gevent
@@ -115,8 +115,9 @@ class Agent(EventEmitter):
         self.scheduling = scheduling
         self.timeout = timeout
         self.limits = ResponseLimits(max_header_size, max_headers_count=0)
-        #: The greenlets that open connections.
-        self.pool = Pool(None if max_total_sockets == math.inf else int(max_total_sockets))
+        #: The greenlets that open connections. It has no size of its own: a full pool would block the hub, and
+        #: `max_total_sockets` counts what is open as well.
+        self.pool = Pool()
         #: By name of origin, the sockets that serve a request. Not to be changed.
         self.sockets: dict[str, list[Socket]] = {}
         #: By name of origin, the sockets at rest; the one that rested longest is first. Not to be changed.
@@ -124,7 +125,8 @@ class Agent(EventEmitter):
         #: By name of origin, the requests that wait for a socket. Not to be changed.
         self.requests: dict[str, list[Any]] = {}
         self._names: dict[Any, str] = {}  # by the options of a URL
-        self._dialing: dict[str, int] = {}  # connections that are being opened
+        # by name of origin, for whom connections are being opened, and the greenlets that do it
+        self._dialing: dict[str, dict[Any, gevent.Greenlet[..., None]]] = {}
         self._hub: Any = None
         self._workers: Workers
         self._deadlines: Deadlines
@@ -178,7 +180,10 @@ class Agent(EventEmitter):
         )
 
     def destroy(self) -> None:
-        """Destroy every connection, in use or at rest (reference: `agent.destroy`)."""
+        """Destroy every connection, in use, at rest or being opened (reference: `agent.destroy`)."""
+        for requests in list(self._dialing.values()):
+            for request in list(requests):
+                self._stop_dialing(request)
         for by_name in (self.sockets, self.free_sockets):
             for sockets in list(by_name.values()):
                 for socket in list(sockets):
@@ -196,6 +201,15 @@ class Agent(EventEmitter):
                 self._dial(request)
             else:
                 self.requests.setdefault(name, []).append(request)
+
+    def request_dropped(self, request: Any) -> None:
+        """Never blocks: `request`, which has no connection, was given up. Where nobody else waits for the one that is
+        being opened for it, that is given up too."""
+        dialing = self._dialing.get(request.name)
+        doomed = [other for other in dialing if other.destroyed] if dialing else []
+        if doomed and all(other.destroyed for other in self.requests.get(request.name, ())):
+            for other in doomed:
+                self._stop_dialing(other)
 
     def _settle_down(self) -> None:
         if self.sockets or self.free_sockets or self._dialing:
@@ -226,24 +240,24 @@ class Agent(EventEmitter):
         connection.start(request)
 
     def _may_dial(self, name: str) -> bool:
-        here = len(self.sockets.get(name, ())) + self._dialing.get(name, 0)
-        if here >= self.max_sockets:
+        if len(self.sockets.get(name, ())) + len(self._dialing.get(name, ())) >= self.max_sockets:
             return False
         if self.max_total_sockets == math.inf:
             return True
-        total = _count(self.sockets) + _count(self.free_sockets) + sum(self._dialing.values())
-        if total < self.max_total_sockets:
-            return True
-        for sockets in self.free_sockets.values():
-            sockets[0].destroy()  # another origin's, at rest, makes room
-            return True
-        return False
+        if self._total() >= self.max_total_sockets and self.free_sockets:
+            next(iter(self.free_sockets.values()))[0].destroy()  # one at rest makes room, perhaps for who waited longer
+            return self._may_dial(name)
+        return self._total() < self.max_total_sockets
+
+    def _total(self) -> int:
+        return _count(self.sockets) + _count(self.free_sockets) + _count(self._dialing)
 
     # --- opening ---
 
     def _dial(self, request: Any) -> None:
-        self._dialing[request.name] = self._dialing.get(request.name, 0) + 1
-        self.pool.start(gevent.Greenlet(self._open, request))  # there is room: `max_total_sockets` is its size
+        opener: gevent.Greenlet[..., object] = gevent.Greenlet(self._open, request)
+        self._dialing.setdefault(request.name, {})[request] = opener
+        self.pool.start(opener)
 
     def _open(self, request: Any) -> None:
         """In a greenlet of the pool."""
@@ -252,15 +266,16 @@ class Agent(EventEmitter):
             create = request.options.get("create_connection") or self.create_connection
             socket = self._wrapped(create(request.options))
         except (Exception, gevent.Timeout) as error:
-            self._dialed(name)
+            self._dialed(request)
             request.failed(error if isinstance(error, Exception) else TimeoutError(str(error)))
             self._serve_waiting(name)
         except GreenletExit:
-            self._dialed(name)
+            self._dialed(request)
             request.failed(hang_up())
+            self._serve_waiting(name)
             raise
         else:
-            self._dialed(name)
+            self._dialed(request)
             connection = ClientConnection(self, name, socket)
             if self.keep_alive:
                 socket.set_keep_alive(True, self.keep_alive_delay)
@@ -269,10 +284,19 @@ class Agent(EventEmitter):
             else:
                 self._start(connection, request)
 
-    def _dialed(self, name: str) -> None:
-        self._dialing[name] -= 1
-        if not self._dialing[name]:
-            del self._dialing[name]
+    def _stop_dialing(self, request: Any) -> None:
+        opener = self._dialed(request)
+        if opener is not None:
+            opener.kill(block=False)
+            request.failed(hang_up())
+            self._serve_waiting(request.name)
+
+    def _dialed(self, request: Any) -> Any:
+        dialing = self._dialing.get(request.name, {})
+        opener = dialing.pop(request, None)
+        if not dialing:
+            self._dialing.pop(request.name, None)
+        return opener
 
     def _wrapped(self, stream: Any) -> Socket:
         if isinstance(stream, Socket):
@@ -284,7 +308,11 @@ class Agent(EventEmitter):
         plain.setblocking(False)
         if family in (_socket.AF_INET, _socket.AF_INET6):
             plain.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        return Socket(plain, self._workers, self._deadlines, high_water_mark=HIGH_WATER_MARK)
+        socket = Socket(plain, self._workers, self._deadlines, high_water_mark=HIGH_WATER_MARK)
+        unread = getattr(stream, "unread", b"")  # of a socket that `Socket.detach()` gave
+        if unread:
+            socket.unread(unread)
+        return socket
 
     # --- for connections ---
 
@@ -309,6 +337,8 @@ class Agent(EventEmitter):
             free.append(socket)
         else:
             socket.destroy()
+        if self.requests and self.max_total_sockets != math.inf:
+            self._serve_waiting(name)  # other origins' requests, for which it makes room
 
     def connection_gone(self, connection: ClientConnection, retry: Any = None) -> None:
         """A connection is closed, or was given away; `retry` is a request that gets a fresh one in its place."""
@@ -351,7 +381,7 @@ def _forget(by_name: dict[str, list[Socket]], name: str, socket: Socket) -> None
             del by_name[name]
 
 
-def _count(by_name: Mapping[str, list[Any]]) -> int:
+def _count(by_name: Mapping[str, Sized]) -> int:
     return sum(map(len, by_name.values()))
 
 

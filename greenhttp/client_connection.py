@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from .deadlines import NEVER
-from .errors import ConnectionLostError, PeerTimeoutError, RemoteProtocolError
+from .errors import ConnectionLostError, HTTPError, PeerTimeoutError, RemoteProtocolError
 from .framing import ResponseHead
 from .incoming import IncomingMessage, aborted_error
 from .parser import End, ResponseLimits, ResponseParser
@@ -93,6 +93,7 @@ class ClientConnection:
     __slots__ = (
         "_answered",
         "_drain_left",
+        "_dropped",
         "_expires",
         "_held",
         "_idle_limit",
@@ -125,6 +126,7 @@ class ClientConnection:
         self._keeps = False  # it may serve another one after this
         self._leaves = False  # the agent is to forget it
         self._answered = False  # a byte of the response has come
+        self._dropped = False  # it was the server that ended it
         self._inflow: Inflow | None = None  # of the body on its way
         # the response: it goes when nobody has it any more, unless its listeners need it
         self._message: weakref.ref[IncomingMessage] | None = None
@@ -134,10 +136,13 @@ class ClientConnection:
         self._expires = NEVER
         socket.owner = self
         if socket._inflow is not None:  # it was a stream before, and has read ahead
+            socket.pause_reading()  # first what has come before
             self._workers.hub.loop.run_callback(self._take_unread, socket._inflow)
 
     def _take_unread(self, inflow: Inflow) -> None:
         """In the hub."""
+        if inflow.progress is Progress.OPEN:
+            self.socket.resume_reading()
         while inflow.chunks and self._phase is not GONE:
             self.data_received(inflow.take())
         if inflow.progress is not Progress.OPEN and self._phase is not GONE:
@@ -181,6 +186,8 @@ class ClientConnection:
         """The operating system has all of the request."""
         if self._phase is RECEIVED:
             self._finish_if_read()
+        elif self._phase is BODY:
+            self._let_request_go()
 
     def leave_agent(self) -> None:
         """`'agent_remove'` on the socket: the request under way goes on, and is the last."""
@@ -200,7 +207,10 @@ class ClientConnection:
             parser.receive(data)
         else:
             parser.buffered = data
-        self._advance()
+        if self._phase is RECEIVED:
+            self.socket.pause_reading()  # nobody asked for this: the exchange in progress will be the last
+        else:
+            self._advance()
 
     def _advance(self) -> None:
         """Take events out of the parser while this exchange goes on and there is room for them."""
@@ -246,8 +256,7 @@ class ClientConnection:
             self._inflow = message.open_body()
             self._message = weakref.ref(message, self._nobody_reads)
             request.responded(message)
-            if self._request is request and request.all_sent and not (request.is_heard or request.is_awaited):
-                self._request, self._unclaimed = None, weakref.ref(request)
+            self._let_request_go()
             return
         self._phase = RECEIVED
         if request.is_heard:
@@ -258,6 +267,13 @@ class ClientConnection:
             # a greenlet in `get_response()` goes on at once, and may want the connection for its next request
             self._finish_if_read()
             request.responded(message)
+
+    def _let_request_go(self) -> None:
+        """The body of a response that nobody listens for: when its request is dropped, and so the response, nobody can
+        claim it any more."""
+        request = self._request
+        if request is not None and request.all_sent and not (request.is_heard or request.is_awaited):
+            self._request, self._unclaimed = None, weakref.ref(request)
 
     def _body_received(self, data: bytes) -> None:
         inflow = self._inflow
@@ -355,6 +371,7 @@ class ClientConnection:
         if end is not None:
             self._body_ended(end)
         elif self._phase is not GONE:
+            self._dropped = True
             self.socket.destroy()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -367,7 +384,9 @@ class ClientConnection:
         self._let_go()
         inflow, self._inflow = self._inflow, None
         if phase is WAITING and request is not None:
-            if self._reused and not self._answered and request.may_retry():
+            # an error that is not ours comes from the network
+            dropped = self._dropped or (error is not None and not isinstance(error, HTTPError))
+            if self._reused and not self._answered and dropped and request.may_retry():
                 self.agent.connection_gone(self, request)
             else:
                 self.agent.connection_gone(self)
@@ -462,7 +481,7 @@ class ClientConnection:
             self._workers.enter(deliver, request, "timeout")
             return True
         reader_waits = self._inflow is not None and self._inflow.waiter is not None
-        if request.is_awaited or reader_waits:
+        if request.is_awaited or reader_waits or self.socket.writer_waits:
             # who waits without a listener would wait for ever
             self.socket.destroy(
                 PeerTimeoutError(f"nothing came from {self.name} for {self.socket.timeout} s", code="ETIMEDOUT")

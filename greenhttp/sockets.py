@@ -459,6 +459,11 @@ class Socket(Readable):
             self._room.clear()
             self._room.wait()
 
+    @property
+    def writer_waits(self) -> bool:
+        """Whether a greenlet is blocked in `wait_for_room()`."""
+        return self._room is not None and not self._room.is_set()
+
     def write(self, data: Data, encoding: str | None = None, callback: Callable[..., object] | None = None) -> bool:
         """Send `data`; a `str` in `encoding` (UTF-8). Blocks while the queue is over the high-water mark.
 
