@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import _socket
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, ClassVar, Protocol
 
 import gevent
@@ -28,6 +28,8 @@ __all__ = ["Agent", "PooledRequest", "global_agent"]
 
 MAX_FREE_SOCKETS = 256  # of one origin. Precedent: Node
 KEEP_ALIVE_DELAY = 1.0  # seconds of rest before the operating system probes the peer. Precedent: Node
+
+MAX_NAMES = 1024  # of URLs, remembered
 
 Options = Mapping[str, Any]
 
@@ -66,6 +68,7 @@ class Agent(EventEmitter):
         "_deadlines",
         "_dialing",
         "_hub",
+        "_names",
         "_workers",
         "free_sockets",
         "keep_alive",
@@ -112,15 +115,18 @@ class Agent(EventEmitter):
         self.scheduling = scheduling
         self.timeout = timeout
         self.limits = ResponseLimits(max_header_size, max_headers_count=0)
-        #: The greenlets that open connections.
-        self.pool = Pool(None if max_total_sockets == math.inf else int(max_total_sockets))
+        #: The greenlets that open connections. It has no size of its own: a full pool would block the hub, and
+        #: `max_total_sockets` counts what is open as well.
+        self.pool = Pool()
         #: By name of origin, the sockets that serve a request. Not to be changed.
         self.sockets: dict[str, list[Socket]] = {}
         #: By name of origin, the sockets at rest; the one that rested longest is first. Not to be changed.
         self.free_sockets: dict[str, list[Socket]] = {}
         #: By name of origin, the requests that wait for a socket. Not to be changed.
         self.requests: dict[str, list[Any]] = {}
-        self._dialing: dict[str, int] = {}  # connections that are being opened
+        self._names: dict[Any, str] = {}  # by the options of a URL
+        # by name of origin, for whom connections are being opened, and the greenlets that do it
+        self._dialing: dict[str, dict[Any, gevent.Greenlet[..., None]]] = {}
         self._hub: Any = None
         self._workers: Workers
         self._deadlines: Deadlines
@@ -139,6 +145,17 @@ class Agent(EventEmitter):
         if family:
             name += f":{family}"
         return f"{name}:{path}" if path else name
+
+    def name_of(self, options: Options) -> str:
+        """`get_name(options)`; those of a URL are named once."""
+        if type(options) is dict:
+            return self.get_name(options)
+        name = self._names.get(options)
+        if name is None:
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+            name = self._names[options] = self.get_name(options)
+        return name
 
     def create_connection(self, options: Options) -> Any:
         """In a greenlet of the pool: open a connection. A subclass may open it in another way.
@@ -163,7 +180,10 @@ class Agent(EventEmitter):
         )
 
     def destroy(self) -> None:
-        """Destroy every connection, in use or at rest (reference: `agent.destroy`)."""
+        """Destroy every connection, in use, at rest or being opened (reference: `agent.destroy`)."""
+        for requests in list(self._dialing.values()):
+            for request in list(requests):
+                self._stop_dialing(request)
         for by_name in (self.sockets, self.free_sockets):
             for sockets in list(by_name.values()):
                 for socket in list(sockets):
@@ -181,6 +201,15 @@ class Agent(EventEmitter):
                 self._dial(request)
             else:
                 self.requests.setdefault(name, []).append(request)
+
+    def request_dropped(self, request: Any) -> None:
+        """Never blocks: `request`, which has no connection, was given up. Where nobody else waits for the one that is
+        being opened for it, that is given up too."""
+        dialing = self._dialing.get(request.name)
+        doomed = [other for other in dialing if other.destroyed] if dialing else []
+        if doomed and all(other.destroyed for other in self.requests.get(request.name, ())):
+            for other in doomed:
+                self._stop_dialing(other)
 
     def _settle_down(self) -> None:
         if self.sockets or self.free_sockets or self._dialing:
@@ -203,33 +232,32 @@ class Agent(EventEmitter):
         return False
 
     def _start(self, connection: ClientConnection, request: Any) -> None:
-        name = connection.name
-        known = self.sockets.get(name)
+        known = self.sockets.get(connection.name)
         if known is None:
-            self.sockets[name] = [connection.socket]
+            self.sockets[connection.name] = [connection.socket]
         else:
             known.append(connection.socket)
         connection.start(request)
 
     def _may_dial(self, name: str) -> bool:
-        here = len(self.sockets.get(name, ())) + self._dialing.get(name, 0)
-        if here >= self.max_sockets:
+        if len(self.sockets.get(name, ())) + len(self._dialing.get(name, ())) >= self.max_sockets:
             return False
         if self.max_total_sockets == math.inf:
             return True
-        total = _count(self.sockets) + _count(self.free_sockets) + sum(self._dialing.values())
-        if total < self.max_total_sockets:
-            return True
-        for sockets in self.free_sockets.values():
-            sockets[0].destroy()  # another origin's, at rest, makes room
-            return True
-        return False
+        if self._total() >= self.max_total_sockets and self.free_sockets:
+            next(iter(self.free_sockets.values()))[0].destroy()  # one at rest makes room, perhaps for who waited longer
+            return self._may_dial(name)
+        return self._total() < self.max_total_sockets
+
+    def _total(self) -> int:
+        return _count(self.sockets) + _count(self.free_sockets) + _count(self._dialing)
 
     # --- opening ---
 
     def _dial(self, request: Any) -> None:
-        self._dialing[request.name] = self._dialing.get(request.name, 0) + 1
-        self.pool.start(gevent.Greenlet(self._open, request))  # there is room: `max_total_sockets` is its size
+        opener: gevent.Greenlet[..., object] = gevent.Greenlet(self._open, request)
+        self._dialing.setdefault(request.name, {})[request] = opener
+        self.pool.start(opener)
 
     def _open(self, request: Any) -> None:
         """In a greenlet of the pool."""
@@ -238,17 +266,17 @@ class Agent(EventEmitter):
             create = request.options.get("create_connection") or self.create_connection
             socket = self._wrapped(create(request.options))
         except (Exception, gevent.Timeout) as error:
-            self._dialed(name)
+            self._dialed(request)
             request.failed(error if isinstance(error, Exception) else TimeoutError(str(error)))
             self._serve_waiting(name)
         except GreenletExit:
-            self._dialed(name)
+            self._dialed(request)
             request.failed(hang_up())
+            self._serve_waiting(name)
             raise
         else:
-            self._dialed(name)
+            self._dialed(request)
             connection = ClientConnection(self, name, socket)
-            socket.on("agent_remove", connection.leave_agent)
             if self.keep_alive:
                 socket.set_keep_alive(True, self.keep_alive_delay)
             if request.destroyed:
@@ -256,10 +284,19 @@ class Agent(EventEmitter):
             else:
                 self._start(connection, request)
 
-    def _dialed(self, name: str) -> None:
-        self._dialing[name] -= 1
-        if not self._dialing[name]:
-            del self._dialing[name]
+    def _stop_dialing(self, request: Any) -> None:
+        opener = self._dialed(request)
+        if opener is not None:
+            opener.kill(block=False)
+            request.failed(hang_up())
+            self._serve_waiting(request.name)
+
+    def _dialed(self, request: Any) -> Any:
+        dialing = self._dialing.get(request.name, {})
+        opener = dialing.pop(request, None)
+        if not dialing:
+            self._dialing.pop(request.name, None)
+        return opener
 
     def _wrapped(self, stream: Any) -> Socket:
         if isinstance(stream, Socket):
@@ -271,36 +308,43 @@ class Agent(EventEmitter):
         plain.setblocking(False)
         if family in (_socket.AF_INET, _socket.AF_INET6):
             plain.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        return Socket(plain, self._workers, self._deadlines, high_water_mark=HIGH_WATER_MARK)
+        socket = Socket(plain, self._workers, self._deadlines, high_water_mark=HIGH_WATER_MARK)
+        unread = getattr(stream, "unread", b"")  # of a socket that `Socket.detach()` gave
+        if unread:
+            socket.unread(unread)
+        return socket
 
     # --- for connections ---
 
     def connection_free(self, connection: ClientConnection) -> None:
         """An exchange is over and the connection fit for another: a waiting request gets it, or it rests."""
         name, socket = connection.name, connection.socket
-        self._forget(self.sockets, name, socket)
-        if socket._listeners is not None and socket.listener_count("free"):
+        _forget(self.sockets, name, socket)
+        if self._listeners is not None or socket._listeners is not None:
             self._workers.soon(deliver, socket, "free")
-        if self._listeners is not None:
             self._workers.soon(deliver, self, "free", socket, {"name": name})
-        request = self._next_waiting(name)
-        if request is not None:
-            self._start(connection, request)
-            return
+        if name in self.requests:
+            request = self._next_waiting(name)
+            if request is not None:
+                self._start(connection, request)
+                return
         free = self.free_sockets.get(name)
-        if not self.keep_alive or (free is not None and len(free) >= self.max_free_sockets):
+        if not self.keep_alive:
             socket.destroy()
-            return
-        if free is None:
+        elif free is None:
             self.free_sockets[name] = [socket]
-        else:
+        elif len(free) < self.max_free_sockets:
             free.append(socket)
+        else:
+            socket.destroy()
+        if self.requests and self.max_total_sockets != math.inf:
+            self._serve_waiting(name)  # other origins' requests, for which it makes room
 
     def connection_gone(self, connection: ClientConnection, retry: Any = None) -> None:
         """A connection is closed, or was given away; `retry` is a request that gets a fresh one in its place."""
         name, socket = connection.name, connection.socket
-        self._forget(self.sockets, name, socket)
-        self._forget(self.free_sockets, name, socket)
+        _forget(self.sockets, name, socket)
+        _forget(self.free_sockets, name, socket)
         if retry is not None:
             self._dial(retry)
         else:
@@ -325,16 +369,19 @@ class Agent(EventEmitter):
                 return request
         return None
 
-    @staticmethod
-    def _forget(by_name: dict[str, list[Socket]], name: str, socket: Socket) -> None:
-        sockets = by_name.get(name)
-        if sockets is not None and socket in sockets:
+
+def _forget(by_name: dict[str, list[Socket]], name: str, socket: Socket) -> None:
+    sockets = by_name.get(name)
+    if sockets is not None:
+        try:
             sockets.remove(socket)
-            if not sockets:
-                del by_name[name]
+        except ValueError:
+            return
+        if not sockets:
+            del by_name[name]
 
 
-def _count(by_name: Mapping[str, list[Any]]) -> int:
+def _count(by_name: Mapping[str, Sized]) -> int:
     return sum(map(len, by_name.values()))
 
 

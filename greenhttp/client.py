@@ -6,40 +6,45 @@ import re
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from .agent import Agent, global_agent
 from .errors import InvalidArgumentError
 from .events import Listener
 from .headers import validate_header_name
-from .request import ClientRequest
+from .request import Address, ClientRequest
 
 __all__ = ["Client", "create_client", "get", "request"]
 
 _UNESCAPED = re.compile(r"[^\x21-\x7e\x80-\xff]")  # blanks, control characters, and what latin-1 does not have
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _OPTIONS = frozenset(
-    """agent auth create_connection family headers host hostname local_address max_headers_count method path port
+    """auth create_connection family headers host hostname local_address max_headers_count method path port
     protocol set_host socket_path timeout""".split()
 )
 
 
 def request(
-    url_or_options: str | Mapping[str, Any] | None = None, callback: Listener | None = None, **options: Any
+    url_or_options: str | Mapping[str, Any] | None = None,
+    callback: Listener | None = None,
+    *,
+    agent: Agent | Literal[False] | None = None,
+    **options: Any,
 ) -> ClientRequest:
     """Begin a request; it is sent when its `end()` is called (reference: `http.request`).
 
     Args:
         url_or_options: a URL, or a mapping of the options.
         callback: a one-off `'response'` listener.
+        agent: None is `global_agent`, False a new one for this request alone.
         options: win over those in the first argument:
             `host` or `hostname` (`'localhost'`), `port` (80), `path` (`'/'`), `method` (`'GET'`),
             `headers` (a mapping; or pairs, which are sent as they are, without a `Host` added),
-            `auth` (`'user:password'`), `agent` (an `Agent`; None is `global_agent`, False a new one for this request
-            alone), `timeout` (seconds without a byte until `'timeout'`), `family` (4 or 6), `local_address` (of the
-            interface), `socket_path` (of a Unix socket), `set_host` (False adds no `Host`), `max_headers_count` (lines
-            of the response), `create_connection` (a callable that takes the options and returns a connected socket),
-            `protocol` (`'http:'`).
+            `auth` (`'user:password'`), `timeout` (seconds without a byte until `'timeout'`), `family` (4 or 6),
+            `local_address` (of the interface), `socket_path` (of a Unix socket), `set_host` (False adds no `Host`),
+            `max_headers_count` (lines of the response), `create_connection` (a callable that takes the options and
+            returns a connected socket), `protocol` (`'http:'`).
 
     Returns:
         The request. What goes wrong on the network comes as its `'error'`, or out of `get_response()`.
@@ -47,66 +52,69 @@ def request(
     Raises:
         TypeError, ValueError: an option is unknown or invalid; nothing was sent.
     """
-    return ClientRequest(_complete(url_or_options, options), callback)
+    if type(url_or_options) is str and not options:
+        return ClientRequest(_address(url_or_options), agent, callback)
+    return ClientRequest(*_complete(url_or_options, agent, options), callback)
 
 
 def get(
-    url_or_options: str | Mapping[str, Any] | None = None, callback: Listener | None = None, **options: Any
+    url_or_options: str | Mapping[str, Any] | None = None,
+    callback: Listener | None = None,
+    *,
+    agent: Agent | Literal[False] | None = None,
+    **options: Any,
 ) -> ClientRequest:
     """As `request()`, without a body: it is sent at once (reference: `http.get`)."""
-    begun = ClientRequest(_complete(url_or_options, options), callback)
+    begun = request(url_or_options, callback, agent=agent, **options)
     begun.end()
     return begun
 
 
-def _complete(given: str | Mapping[str, Any] | None, more: dict[str, Any]) -> dict[str, Any]:
+def _complete(given: str | Mapping[str, Any] | None, agent: Any, more: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """All options with their defaults, and the agent."""
     if given is None:
         options = more
     elif isinstance(given, str):
-        options = {**_parsed(given), **more}
+        options = {**_address(given), **more}
     elif isinstance(given, Mapping):
         options = {**given, **more}
     else:
         raise TypeError(f"give a URL or a mapping of options, not {type(given).__name__}")
+    if agent is None:
+        agent = options.pop("agent", None)
     if not _OPTIONS.issuperset(options):
         unknown = ", ".join(sorted(set(options) - _OPTIONS))
         raise TypeError(f"unknown options of a request: {unknown}")
-    agent = options.get("agent")
-    if agent is not None and agent is not False and not isinstance(agent, Agent):
-        raise TypeError(f"agent must be an Agent, None or False, not {agent!r}")
-    expected = (agent or global_agent).protocol
-    protocol = options.get("protocol") or expected
-    if expected is not None and protocol != expected:
-        raise InvalidArgumentError(
-            f"the protocol {protocol!r} does not go with this agent, which expects {expected!r}",
-            code="ERR_INVALID_PROTOCOL",
-        )
+    expected: Any = agent or global_agent
+    options["protocol"] = options.get("protocol") or getattr(expected, "protocol", None)
     options["host"] = options.get("hostname") or options.get("host") or "localhost"
-    options["port"] = _checked_port(options.get("port") or (agent or global_agent).default_port)
+    options["port"] = _checked_port(options.get("port") or getattr(expected, "default_port", None))
     options["path"] = _checked_path(options.get("path") or "/")
     options["method"] = _checked_method(options.get("method") or "GET")
-    return options
+    return options, agent
 
 
 @lru_cache(maxsize=1024)
-def _parsed(url: str) -> Mapping[str, Any]:
+def _address(url: str) -> Address:
     """The options that stand in a URL.
 
     Raises:
         ValueError: it is not the URL of something that HTTP can fetch.
     """
     parts = urlsplit(url)
-    if not parts.scheme or not parts.hostname:
-        raise InvalidArgumentError(f"not a URL with a scheme and a host: {url!r}", code="ERR_INVALID_URL")
-    options: dict[str, Any] = {
-        "protocol": f"{parts.scheme}:",
-        "host": parts.hostname,
-        "port": parts.port,
-        "path": (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-    }
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise InvalidArgumentError(f"not an http or https URL with a host: {url!r}", code="ERR_INVALID_URL")
+    auth: str | None = None
     if parts.username is not None:
-        options["auth"] = unquote(parts.username) + (f":{unquote(parts.password)}" if parts.password else ":")
-    return options
+        auth = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return Address(
+        f"{parts.scheme}:",
+        parts.hostname,
+        _checked_port(parts.port or _DEFAULT_PORTS[parts.scheme]),
+        _checked_path((parts.path or "/") + (f"?{parts.query}" if parts.query else "")),
+        auth,
+        _DEFAULT_PORTS[parts.scheme],
+    )
 
 
 def _checked_port(port: Any) -> int:

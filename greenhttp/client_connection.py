@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from .deadlines import NEVER
-from .errors import ConnectionLostError, PeerTimeoutError, RemoteProtocolError
+from .errors import ConnectionLostError, HTTPError, PeerTimeoutError, RemoteProtocolError
 from .framing import ResponseHead
 from .incoming import IncomingMessage, aborted_error
 from .parser import End, ResponseLimits, ResponseParser
@@ -22,7 +22,7 @@ from .workers import Workers, deliver
 
 __all__ = ["ClientConnection", "ConnectionAgent", "Exchange", "hang_up"]
 
-_SHORTEST_FIELD = 4  # bytes of a line: a name, a colon and the line's end
+_SAFE_SIZE = 4000  # bytes of a head that cannot be over the usual limit of lines
 MAX_DRAIN = 1024 * 1024  # bytes of a body that nobody wants, thrown away so that the connection can be kept
 PEEK_AFTER = 1.0  # seconds of rest after which a free socket is looked at before it is used again
 HINT_MARGIN = 1.0  # seconds before the end of the server's `Keep-Alive: timeout=` from which on it is not used again
@@ -31,7 +31,7 @@ HINT_MARGIN = 1.0  # seconds before the end of the server's `Keep-Alive: timeout
 class Exchange(Protocol):
     """What a connection asks of, and tells, its request. None of these blocks."""
 
-    max_headers_count: int
+    extras: Any
     method: str
     should_keep_alive: bool
 
@@ -39,6 +39,7 @@ class Exchange(Protocol):
     def destroyed(self) -> bool: ...
     @property
     def timeout(self) -> float: ...
+    def too_many(self, head: ResponseHead) -> bool: ...
     @property
     def all_sent(self) -> bool: ...
     @property
@@ -92,6 +93,7 @@ class ClientConnection:
     __slots__ = (
         "_answered",
         "_drain_left",
+        "_dropped",
         "_expires",
         "_held",
         "_idle_limit",
@@ -124,6 +126,7 @@ class ClientConnection:
         self._keeps = False  # it may serve another one after this
         self._leaves = False  # the agent is to forget it
         self._answered = False  # a byte of the response has come
+        self._dropped = False  # it was the server that ended it
         self._inflow: Inflow | None = None  # of the body on its way
         # the response: it goes when nobody has it any more, unless its listeners need it
         self._message: weakref.ref[IncomingMessage] | None = None
@@ -133,10 +136,13 @@ class ClientConnection:
         self._expires = NEVER
         socket.owner = self
         if socket._inflow is not None:  # it was a stream before, and has read ahead
+            socket.pause_reading()  # first what has come before
             self._workers.hub.loop.run_callback(self._take_unread, socket._inflow)
 
     def _take_unread(self, inflow: Inflow) -> None:
         """In the hub."""
+        if inflow.progress is Progress.OPEN:
+            self.socket.resume_reading()
         while inflow.chunks and self._phase is not GONE:
             self.data_received(inflow.take())
         if inflow.progress is not Progress.OPEN and self._phase is not GONE:
@@ -158,9 +164,8 @@ class ClientConnection:
         self._request = request
         self._answered = False
         self._parser.method = request.method
-        timeout = request.timeout
-        if timeout or self.socket.timeout:
-            self.socket.set_timeout(timeout)
+        if request.extras is not None:
+            self.socket.set_timeout(request.timeout)
         request.assigned(self, reused=self._reused)
 
     def is_usable(self) -> bool:
@@ -181,9 +186,11 @@ class ClientConnection:
         """The operating system has all of the request."""
         if self._phase is RECEIVED:
             self._finish_if_read()
+        elif self._phase is BODY:
+            self._let_request_go()
 
     def leave_agent(self) -> None:
-        """`'agent_remove'`: the request under way goes on, and is the last."""
+        """`'agent_remove'` on the socket: the request under way goes on, and is the last."""
         self._leaves = True
         self.agent.connection_gone(self)
 
@@ -200,7 +207,10 @@ class ClientConnection:
             parser.receive(data)
         else:
             parser.buffered = data
-        self._advance()
+        if self._phase is RECEIVED:
+            self.socket.pause_reading()  # nobody asked for this: the exchange in progress will be the last
+        else:
+            self._advance()
 
     def _advance(self) -> None:
         """Take events out of the parser while this exchange goes on and there is room for them."""
@@ -215,6 +225,8 @@ class ClientConnection:
                 return
             if type(event) is ResponseHead:
                 self._head_received(event)
+                if event.complete and event.framing.final:
+                    return
             elif type(event) is End:
                 self._body_ended(event)
             else:
@@ -224,8 +236,7 @@ class ClientConnection:
         request = self._request
         assert request is not None
         framing = head.framing
-        most = request.max_headers_count
-        if 0 < most * _SHORTEST_FIELD < len(head.raw) and len(head.fields) > 2 * most:
+        if (request.extras is not None or len(head.raw) > _SAFE_SIZE) and request.too_many(head):
             self.socket.destroy(
                 RemoteProtocolError("Parse Error: number of headers over the limit", code="HPE_HEADER_OVERFLOW")
             )
@@ -245,8 +256,7 @@ class ClientConnection:
             self._inflow = message.open_body()
             self._message = weakref.ref(message, self._nobody_reads)
             request.responded(message)
-            if self._request is request and request.all_sent and not (request.is_heard or request.is_awaited):
-                self._request, self._unclaimed = None, weakref.ref(request)
+            self._let_request_go()
             return
         self._phase = RECEIVED
         if request.is_heard:
@@ -257,6 +267,13 @@ class ClientConnection:
             # a greenlet in `get_response()` goes on at once, and may want the connection for its next request
             self._finish_if_read()
             request.responded(message)
+
+    def _let_request_go(self) -> None:
+        """The body of a response that nobody listens for: when its request is dropped, and so the response, nobody can
+        claim it any more."""
+        request = self._request
+        if request is not None and request.all_sent and not (request.is_heard or request.is_awaited):
+            self._request, self._unclaimed = None, weakref.ref(request)
 
     def _body_received(self, data: bytes) -> None:
         inflow = self._inflow
@@ -282,23 +299,23 @@ class ClientConnection:
             self._finish()
 
     def _finish(self) -> None:
-        request = self._request or (self._unclaimed() if self._unclaimed is not None else None)
-        message = self._message() if self._message is not None else None
-        rest = self._parser.take_rest()
+        request, message = self._request, None
+        if request is None and self._unclaimed is not None:
+            request = self._unclaimed()
+        if self._message is not None:
+            message = self._message()
         self._let_go()
-        self._reused = True
         fault: RemoteProtocolError | None = None
-        if self._keeps and not self._leaves and not rest and not self.socket.destroyed:
+        if self._parser.buffered:
+            fault = self._fault_in(self._parser.take_rest())
+            self.socket.destroy()
+        elif self._keeps and not self._leaves and not self.socket.destroyed:
             self.rest()
         else:
             self._phase = GONE
             self.agent.connection_gone(self)
             self.socket.owner = None
-            if rest:
-                fault = self._fault_in(rest)
-                self.socket.destroy()
-            else:
-                self.socket.close_gently()
+            self.socket.close_gently()
         if message is not None:
             message.exchange_over()
         if request is None:
@@ -309,19 +326,23 @@ class ClientConnection:
             request.completed()
 
     def _let_go(self) -> None:
-        self._request = self._unclaimed = self._message = self._held = None
+        self._request = None
+        if self._message is not None:
+            self._unclaimed = self._message = self._held = None
 
     def rest(self) -> None:
         """Wait for the next request."""
         socket = self.socket
         self._phase = FREE
+        self._reused = True
         if socket.timeout:
             socket.set_timeout(0)
         if self._idle_limit < NEVER:
             self._expires = monotonic() + self._idle_limit
             if self._expires < socket.due:
                 socket.deadlines.schedule(socket, self._expires)
-        socket.resume_reading()
+        if not socket._reading_on:
+            socket.resume_reading()
         self.agent.connection_free(self)
 
     def _fault_in(self, rest: bytes) -> RemoteProtocolError | None:
@@ -350,6 +371,7 @@ class ClientConnection:
         if end is not None:
             self._body_ended(end)
         elif self._phase is not GONE:
+            self._dropped = True
             self.socket.destroy()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -362,7 +384,9 @@ class ClientConnection:
         self._let_go()
         inflow, self._inflow = self._inflow, None
         if phase is WAITING and request is not None:
-            if self._reused and not self._answered and request.may_retry():
+            # an error that is not ours comes from the network
+            dropped = self._dropped or (error is not None and not isinstance(error, HTTPError))
+            if self._reused and not self._answered and dropped and request.may_retry():
                 self.agent.connection_gone(self, request)
             else:
                 self.agent.connection_gone(self)
@@ -457,7 +481,7 @@ class ClientConnection:
             self._workers.enter(deliver, request, "timeout")
             return True
         reader_waits = self._inflow is not None and self._inflow.waiter is not None
-        if request.is_awaited or reader_waits:
+        if request.is_awaited or reader_waits or self.socket.writer_waits:
             # who waits without a listener would wait for ever
             self.socket.destroy(
                 PeerTimeoutError(f"nothing came from {self.name} for {self.socket.timeout} s", code="ETIMEDOUT")

@@ -398,6 +398,9 @@ class ServerConnection:
         """The client takes no more."""
         self.socket.destroy(error)
 
+    def leave_agent(self) -> None:
+        """No agent is here."""
+
     def body_wanted(self, message: IncomingMessage) -> None:
         """A reader waits for the body of `message`."""
         if message is not self._receiving:

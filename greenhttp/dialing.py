@@ -55,6 +55,8 @@ def dial(
         ConnectError: none of them can be reached (`ECONNREFUSED`, `EHOSTUNREACH`, ...).
         PeerTimeoutError: that took longer than `timeout` (`ETIMEDOUT`).
     """
+    if local_address is not None and not family:
+        family = 6 if ":" in local_address else 4
     with gevent.Timeout(timeout) as limit:
         try:
             return _first_connected(_in_turn(_resolve(host, port, family)), host, port, local_address)
@@ -123,37 +125,62 @@ def _first_connected(addresses: list[_Address], host: str, port: int, local_addr
             return _connected(addresses[0], local_address)
         except OSError as error:
             raise _failed(error, f"{host} port {port}") from error
-    outcomes: Queue[Any] = Queue()
-    attempts: list[gevent.Greenlet[..., None]] = []
-    failures = 0
-    last: OSError | None = None
+    race = _Race(addresses, local_address)
     try:
+        return race.run()
+    except OSError as error:
+        raise _failed(error, f"{host} port {port}") from error
+    finally:
+        race.end()
+
+
+class _Race:
+    """Attempts at several addresses, each begun a little after the one before, or when that has failed."""
+
+    def __init__(self, addresses: list[_Address], local_address: str | None) -> None:
+        self._addresses = addresses
+        self._local_address = local_address
+        self._attempts: list[gevent.Greenlet[..., None]] = []
+        self._outcomes: Queue[Any] = Queue()
+        self._over = False
+
+    def run(self) -> _socket.socket:
+        """Block until one has won, or raise the error of the last."""
+        pending = len(self._addresses)
         while True:
-            if len(attempts) < len(addresses):
-                attempts.append(gevent.spawn(_attempt, addresses[len(attempts)], local_address, outcomes))
+            begun = len(self._attempts)
+            more = begun < len(self._addresses)
+            if more:
+                self._attempts.append(gevent.spawn(self._attempt, self._addresses[begun]))
+                more = begun + 1 < len(self._addresses)
             try:
-                outcome = outcomes.get(timeout=ATTEMPT_DELAY if len(attempts) < len(addresses) else None)
+                outcome = self._outcomes.get(timeout=ATTEMPT_DELAY if more else None)
             except gevent.queue.Empty:
                 continue
             if not isinstance(outcome, OSError):
                 return outcome  # type: ignore[no-any-return]
-            last = outcome
-            failures += 1
-            if failures == len(addresses):
-                raise _failed(last, f"{host} port {port}") from last
-    finally:
-        gevent.killall(attempts, block=False)
-        while not outcomes.empty():  # two won at the same time
-            late = outcomes.get()
+            pending -= 1
+            if not pending:
+                raise outcome
+
+    def _attempt(self, address: _Address) -> None:
+        try:
+            outcome: Any = _connected(address, self._local_address)
+        except OSError as error:
+            outcome = error
+        if not self._over:
+            self._outcomes.put(outcome)
+        elif not isinstance(outcome, OSError):
+            outcome.close()  # its end came before it could be killed
+
+    def end(self) -> None:
+        """Never blocks: give up what is still under way."""
+        self._over = True
+        gevent.killall(self._attempts, block=False)
+        while not self._outcomes.empty():  # two won at the same time
+            late = self._outcomes.get()
             if not isinstance(late, OSError):
                 late.close()
-
-
-def _attempt(address: _Address, local_address: str | None, outcomes: Queue[Any]) -> None:
-    try:
-        outcomes.put(_connected(address, local_address))
-    except OSError as error:
-        outcomes.put(error)
 
 
 def _connected(address: _Address, local_address: str | None) -> _socket.socket:

@@ -19,7 +19,7 @@ from .sockets import Socket, WriteDone
 from .streams import HIGH_WATER_MARK, Data, encode
 from .workers import Workers, deliver, log
 
-__all__ = ["NO_EXTRAS", "BodyFraming", "MessageSink", "OutgoingMessage", "Stage"]
+__all__ = ["NO_EXTRAS", "BodyFraming", "Extras", "MessageSink", "OutgoingMessage", "Stage"]
 
 LARGE = 16 * 1024  # bytes from which on a copy costs more than a second buffer in the system call
 _Self = TypeVar("_Self", bound="OutgoingMessage")
@@ -68,7 +68,7 @@ class _Backlog:
         self.room: Event | None = None  # set when nothing is held any more
 
 
-class _Extras:
+class Extras:
     """What few messages need."""
 
     __slots__ = ("callbacks", "finish_told", "needs_drain", "removed", "send_date", "trailers")
@@ -82,7 +82,7 @@ class _Extras:
         self.finish_told = False
 
 
-NO_EXTRAS = _Extras()
+NO_EXTRAS = Extras()
 
 
 class OutgoingMessage(EventEmitter):
@@ -93,7 +93,7 @@ class OutgoingMessage(EventEmitter):
         operating system has the whole message; 'close' (): the connection went away before that; 'error' (exception).
     """
 
-    __slots__ = ("_announced", "_backlog", "_extras", "_framing", "_stage", "_written", "headers", "socket")
+    __slots__ = ("_announced", "_backlog", "_framing", "_stage", "_written", "extras", "headers", "socket")
 
     EVENTS: ClassVar[frozenset[str]] = frozenset({"close", "drain", "error", "finish"})
 
@@ -104,16 +104,16 @@ class OutgoingMessage(EventEmitter):
         self.headers = OutgoingHeaders()
         self._stage = OPEN
         self._backlog: _Backlog | None = None  # while others are before it on the connection
-        self._extras: _Extras | None = None
+        self.extras: Extras | None = None
         self._written = 0  # bytes of body
         # known when the head is fixed:
         self._framing: BodyFraming
         self._announced: int  # the Content-Length, or -1
 
-    def _make_extras(self) -> _Extras:
-        if self._extras is None:
-            self._extras = _Extras()
-        return self._extras
+    def _make_extras(self) -> Extras:
+        if self.extras is None:
+            self.extras = Extras()
+        return self.extras
 
     # --- headers ---
 
@@ -151,7 +151,7 @@ class OutgoingMessage(EventEmitter):
     @property
     def send_date(self) -> bool:
         """Whether a `Date` is added (reference: `response.sendDate`)."""
-        return self._extras is None or self._extras.send_date
+        return self.extras is None or self.extras.send_date
 
     @send_date.setter
     def send_date(self, send: bool) -> None:
@@ -280,7 +280,7 @@ class OutgoingMessage(EventEmitter):
         if callback is not None:
             self._make_extras().callbacks = [callback]
         if self._framing is CHUNKED:
-            last = b"0\r\n" + (self._extras or NO_EXTRAS).trailers + b"\r\n"
+            last = b"0\r\n" + (self.extras or NO_EXTRAS).trailers + b"\r\n"
             if chunk:
                 last = b"%x\r\n%b\r\n%b" % (len(chunk), chunk, last)
             self._written += len(chunk)
@@ -377,9 +377,9 @@ class OutgoingMessage(EventEmitter):
         self._stage = OPEN
         self._written = 0
         self.headers.clear()
-        if self._extras is not None:
-            self._extras.trailers = b""
-            self._extras.removed = frozenset()
+        if self.extras is not None:
+            self.extras.trailers = b""
+            self.extras.removed = frozenset()
         return True
 
     def _over_mark(self) -> bool:
@@ -424,7 +424,7 @@ class OutgoingMessage(EventEmitter):
             self.lost(error if isinstance(error, Exception) else ConnectionLostError(str(error), code="ECONNRESET"))
             return
         self._stage = FINISHED
-        if self._listeners is not None or self._extras is not None:
+        if self._listeners is not None or self.extras is not None:
             self.workers.soon(self.tell_finish)
 
     def tell_finish(self) -> None:
@@ -454,7 +454,7 @@ class OutgoingMessage(EventEmitter):
         for entry in self._emptied(self._backlog) if self._backlog is not None else ():
             if callable(entry):
                 entry(error)
-        return self._extras.callbacks if self._extras is not None else []
+        return self.extras.callbacks if self.extras is not None else []
 
     def _tell_lost(self, callbacks: list[Callable[..., object]], error: Exception) -> None:
         for callback in callbacks:
@@ -463,7 +463,7 @@ class OutgoingMessage(EventEmitter):
 
     def drained(self) -> None:
         """In the hub: nothing is queued any more."""
-        extras = self._extras
+        extras = self.extras
         if extras is not None and extras.needs_drain and self._stage is BODY:
             extras.needs_drain = False
             if self.listener_count("drain"):

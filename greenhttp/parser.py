@@ -482,32 +482,17 @@ class ResponseParser(_MessageParser[ResponseHead]):
             if data:
                 self._check_part(size)
             return None
-        limits = self._limits
-        checker = limits.checker
-        large = end - begin > limits.safe_size
-        if large:
+        if end - begin > self._limits.safe_size:
             self._check_size(end)
         raw = data if not begin and end == size else data[begin:end]
-        if self._llhttp is None:
-            checker.check(raw)
-        else:
-            self._check_part(end)
-        if raw == self._raw:
+        if raw == self._raw and self._llhttp is None:
             framing = self._framing
         else:
-            found = self._judge(raw)
+            found = self._judge(raw, end)
             if found is None:
                 self._skip_empty_lines()
                 return self._next_head()
             framing = found
-        if large and raw.strip(b"\r\n").count(b"\n") > limits.max_headers_count > 0:
-            raise overflow("number of headers", 431)
-        if self._llhttp is not None:
-            self._llhttp = None
-        elif not framing.keep_alive:
-            checker.renew()
-        elif not checker.complete:
-            checker.skip_body(chunked=framing.chunked, length=framing.content_length)
         body: bytes | None = None
         method = self.method
         if framing.upgrade or (method == "CONNECT" and framing.final):
@@ -538,8 +523,14 @@ class ResponseParser(_MessageParser[ResponseHead]):
             return RemoteProtocolError("Parse Error: status 101 without an upgrade", code="HPE_INVALID_STATUS")
         return translated(error)
 
-    def _judge(self, raw: bytes) -> ResponseFraming | None:
-        """What a head means; None if it consists of empty lines."""
+    def _judge(self, raw: bytes, end: int) -> ResponseFraming | None:
+        """What a head that ends before `end` means; None if it consists of empty lines."""
+        limits, checker = self._limits, self._limits.checker
+        in_parts = self._llhttp is not None
+        if in_parts:
+            self._check_part(end)
+        else:
+            checker.check(raw)
         found = _STATUS_LINE.match(raw)
         if found is None:
             if not raw.strip(b"\r\n"):
@@ -553,6 +544,14 @@ class ResponseParser(_MessageParser[ResponseHead]):
             )
         version, status, reason = found.groups()
         framing = judge_response(version, status, reason or b"", *_response_deciders(raw))
+        if len(raw) > limits.safe_size and raw.strip(b"\r\n").count(b"\n") > limits.max_headers_count > 0:
+            raise overflow("number of headers", 431)
+        if in_parts:
+            self._llhttp = None
+        elif not framing.keep_alive:
+            checker.renew()
+        elif not checker.complete:
+            checker.skip_body(chunked=framing.chunked, length=framing.content_length)
         if len(raw) <= _MAX_KNOWN:
             self._raw, self._framing = raw, framing
         return framing

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import enum
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import gevent
 from gevent.hub import Waiter
 
 from .agent import Agent, global_agent
 from .client_connection import ClientConnection, hang_up
-from .errors import ConnectionLostError, InvalidHeaderError, MessageStateError, PeerTimeoutError
+from .errors import ConnectionLostError, InvalidArgumentError, InvalidHeaderError, MessageStateError, PeerTimeoutError
 from .events import Listener
+from .framing import ResponseHead
+from .headers import OutgoingHeaders, field_line
 from .incoming import IncomingMessage
 from .outgoing import (
     CHUNKED,
@@ -22,6 +25,7 @@ from .outgoing import (
     NO_EXTRAS,
     OPEN,
     UNTIL_CLOSE,
+    Extras,
     OutgoingMessage,
     content_length,
 )
@@ -29,7 +33,7 @@ from .sockets import Socket
 from .streams import Data, encode
 from .workers import Workers, deliver, log
 
-__all__ = ["ClientRequest"]
+__all__ = ["Address", "ClientRequest", "host_header"]
 
 _Self = TypeVar("_Self", bound="ClientRequest")
 
@@ -37,6 +41,57 @@ MAX_HEADERS_COUNT = 1000  # lines of a response
 # Requests with these methods have a body only if somebody writes one (RFC 9110 section 9.3).
 _BODILESS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "TRACE"))
 _IDEMPOTENT = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))  # RFC 9110 section 9.2.2
+
+
+class Address(dict[str, Any]):
+    """The options that stand in a URL, and nothing else; shared by the requests for it. Not to be changed.
+
+    Args:
+        protocol, host, port, path, auth: as the options of these names.
+        default_port: of the protocol.
+    """
+
+    __slots__ = ("head",)
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+    def __init__(self, protocol: str, host: str, port: int, path: str, auth: str | None, default_port: int) -> None:
+        super().__init__(protocol=protocol, host=host, port=port, path=path, method="GET")
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host_header(host, port, default_port)}"]
+        if auth is not None:
+            self["auth"] = auth
+            lines.append(f"Authorization: {_basic(auth)}")
+        #: What a `get()` of it sends over a connection that is to be kept.
+        self.head = "\r\n".join((*lines, "Connection: keep-alive", "", "")).encode("latin-1")
+
+
+class _ClientExtras(Extras):
+    """What few requests need."""
+
+    __slots__ = ("aborted", "keep_alive", "max_headers_count", "no_delay", "socket_told", "timeout")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+        self.max_headers_count = MAX_HEADERS_COUNT
+        self.timeout = 0.0
+        self.no_delay: bool | None = None
+        self.keep_alive: tuple[bool, float] | None = None
+        self.socket_told = False
+
+
+class _Course(enum.IntEnum):
+    """What has become of a request's exchange."""
+
+    UNDER_WAY = 0
+    DESTROYED = 1  # by the user; its connection is being closed
+    OVER = 2
+    FAILED = 3
+
+
+UNDER_WAY, DESTROYED, OVER, FAILED = _Course
 
 
 class ClientRequest(OutgoingMessage):
@@ -57,24 +112,16 @@ class ClientRequest(OutgoingMessage):
 
     __slots__ = (
         "_connection",
-        "_destroyed",
+        "_course",
         "_failure",
         "_failure_told",
-        "_keep_alive_options",
-        "_no_delay",
-        "_over",
         "_replay",
         "_response",
-        "_socket_told",
-        "_timeout",
         "_waiter",
-        "aborted",
         "agent",
-        "max_headers_count",
         "method",
         "name",
         "options",
-        "path",
         "reused_socket",
         "should_keep_alive",
     )
@@ -92,37 +139,45 @@ class ClientRequest(OutgoingMessage):
 
     socket: Any  #: the connection's socket; None until one is assigned
 
-    def __init__(self, options: Mapping[str, Any], callback: Listener | None = None) -> None:
-        no_socket: Any = None
-        OutgoingMessage.__init__(self, no_socket)
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        agent: Agent | Literal[False] | None = None,
+        callback: Listener | None = None,
+    ) -> None:
+        self._listeners = None
+        self.socket = None
+        self.headers = OutgoingHeaders()
+        self._stage = OPEN
+        self._backlog = None
+        self.extras: _ClientExtras | None = None
+        self._written = 0
         #: The options that it was made with, complete.
         self.options = options
         self.method: str = options["method"]
-        self.path: str = options["path"]
-        #: The most header lines of the response; 0 is unlimited.
-        self.max_headers_count: int = options.get("max_headers_count", MAX_HEADERS_COUNT)
+        #: The pool of its connection.
+        self.agent: Agent = agent or (global_agent if agent is None else Agent())
+        #: Whether the connection may serve others afterwards.
+        self.should_keep_alive = agent is not False
         #: Whether the connection had served another request before.
         self.reused_socket = False
-        #: Whether `abort()` was called.
-        self.aborted = False
-        self._timeout: float = options.get("timeout") or 0
-        self._no_delay: bool | None = None
-        self._keep_alive_options: tuple[bool, float] | None = None
         self._connection: ClientConnection | None = None
         self._response: IncomingMessage | None = None
         self._waiter: Waiter[None] | None = None  # of the greenlet in `get_response()`
+        self._replay: bytes | None = None  # all of it, if it may be sent twice
         self._failure: Exception | None = None
         self._failure_told = True
-        self._socket_told = False
-        self._replay: bytes | None = None  # all of it, if it may be sent twice
-        self._over = False
-        self._destroyed = False
-        agent = options.get("agent")
-        #: Whether the connection may serve others afterwards.
-        self.should_keep_alive = agent is not False and not (agent is None and options.get("create_connection"))
-        self.agent: Agent = global_agent if agent is None else Agent() if agent is False else agent
-        self.name = self.agent.get_name(options)
-        self._set_headers(options)
+        self._course = UNDER_WAY
+        if self.agent.protocol is not None and options["protocol"] != self.agent.protocol:
+            raise InvalidArgumentError(
+                f"the protocol {options['protocol']!r} does not go with this agent, which expects "
+                f"{self.agent.protocol!r}",
+                code="ERR_INVALID_PROTOCOL",
+            )
+        if type(options) is not Address:
+            self._take_options(options, agent)
+        #: Of the origin, as the agent calls it.
+        self.name = self.agent.name_of(options)
         if callback is not None:
             self.once("response", callback)
         self.agent.add_request(self)
@@ -132,32 +187,80 @@ class ClientRequest(OutgoingMessage):
             self.flush_headers()
 
     def __repr__(self) -> str:
-        return f"<ClientRequest {self.method} {self.name} {self.path} {self._stage.name.lower()}>"
+        return f"<ClientRequest {self.method} {self.where} {self.path} {self._stage.name.lower()}>"
 
     def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._over:
+        if self._course is UNDER_WAY:
             self.destroy()
 
     def __del__(self) -> None:
         if not self._failure_told:
             log.error("%r failed, and nobody was told: %s", self, self._failure)
 
-    def _set_headers(self, options: Mapping[str, Any]) -> None:
+    def _make_extras(self) -> _ClientExtras:
+        if self.extras is None:
+            self.extras = _ClientExtras()
+        return self.extras
+
+    def _take_options(self, options: Mapping[str, Any], agent: object) -> None:
+        if agent is None and options.get("create_connection"):
+            self.should_keep_alive = False
+        if options.get("timeout"):
+            self._make_extras().timeout = options["timeout"]
+        if "max_headers_count" in options:
+            self._make_extras().max_headers_count = options["max_headers_count"]
         headers = options.get("headers")
-        if options.get("set_host", True) and (headers is None or isinstance(headers, Mapping)):
-            self.headers.set("Host", _host_header(options["host"], options["port"], self.agent.default_port))
+        verbatim = headers is not None and not isinstance(headers, Mapping)
         if headers:
             self.headers.merge(headers)
+        if verbatim or not options.get("set_host", True):
+            extras = self._make_extras()
+            extras.removed |= {"host"}
         auth = options.get("auth")
         if auth is not None and "authorization" not in self.headers:
-            credentials = base64.b64encode(auth.encode("utf-8")).decode("ascii")
-            self.headers.set("Authorization", f"Basic {credentials}")
+            self.headers.set("Authorization", _basic(auth))
         connection = self.headers.value("connection")
         if connection is not None and "close" in str(connection).lower():
             self.should_keep_alive = False
+
+    @property
+    def path(self) -> str:
+        """The request target."""
+        path: str = self.options["path"]
+        return path
+
+    @property
+    def where(self) -> str:
+        """The server, for people."""
+        return f"{self.options['host']}:{self.options['port']}"
+
+    @property
+    def aborted(self) -> bool:
+        """Whether `abort()` was called."""
+        return self.extras is not None and self.extras.aborted
+
+    @property
+    def max_headers_count(self) -> int:
+        """The most header lines of the response; 0 is unlimited."""
+        return self.extras.max_headers_count if self.extras is not None else MAX_HEADERS_COUNT
+
+    @max_headers_count.setter
+    def max_headers_count(self, count: int) -> None:
+        self._make_extras().max_headers_count = count
+
+    def get_header(self, name: str) -> Any:
+        """As `OutgoingMessage.get_header`; the automatic `Host` too."""
+        value = super().get_header(name)
+        if value is None and name.lower() == "host" and "host" not in (self.extras or NO_EXTRAS).removed:
+            return self._host
+        return value
+
+    @property
+    def _host(self) -> str:
+        return host_header(self.options["host"], self.options["port"], self.agent.default_port)
 
     def on(self: _Self, event: str, listener: Listener) -> _Self:
         """As `EventEmitter.on`; a `'socket'` listener that comes late is still told."""
@@ -170,8 +273,13 @@ class ClientRequest(OutgoingMessage):
 
     def _encode_head(self, length: int | None) -> bytes:
         headers = self.headers
-        extras = self._extras or NO_EXTRAS
-        parts = [_request_line(self.method, self.path), headers.encode()]
+        extras = self.extras or NO_EXTRAS
+        parts = [f"{self.method} {self.path} HTTP/1.1\r\n".encode("latin-1")]
+        if "host" not in headers and "host" not in extras.removed:
+            parts.append(field_line("Host", self._host))
+        if type(self.options) is Address and "auth" in self.options and "authorization" not in headers:
+            parts.append(field_line("Authorization", _basic(self.options["auth"])))
+        parts.append(headers.encode())
         if "connection" not in headers and "connection" not in extras.removed:
             parts.append(b"Connection: keep-alive\r\n" if self.should_keep_alive else b"Connection: close\r\n")
         announced = -1
@@ -215,18 +323,26 @@ class ClientRequest(OutgoingMessage):
     ) -> bool:
         """Send the last piece, if any, and complete the request: see `OutgoingMessage.end`."""
         chunk = data if type(data) is bytes else b"" if data is None else encode(data, encoding)
-        if self._stage is not OPEN or callback is not None or self._extras is not None:
+        if self._stage is not OPEN or callback is not None or self.extras is not None:
             return super().end(chunk, None, callback)
-        head = self._encode_head(len(chunk))
-        if self._framing is not LENGTH or self._announced != len(chunk):
-            return super().end(chunk, None, callback)
-        whole = head + chunk if chunk else head
-        self._written = len(chunk)
+        options = self.options
+        if type(options) is Address and not chunk and not self.headers and self.should_keep_alive:
+            whole = options.head
+            self._framing, self._announced = LENGTH, 0
+        else:
+            head = self._encode_head(len(chunk))
+            if self._framing is not LENGTH or self._announced != len(chunk):
+                return super().end(chunk, None, callback)
+            whole = head + chunk
+            self._written = len(chunk)
         self._stage = ENDED
         if self.method in _IDEMPOTENT:
             self._replay = whole
-        self._give(whole)
-        if self._backlog is None:
+        if self._backlog is not None:
+            self._give(whole)
+        elif self.socket.send(whole) and self._listeners is None:
+            self._stage = FINISHED
+        else:
             self._ended()
         return True
 
@@ -307,7 +423,7 @@ class ClientRequest(OutgoingMessage):
             self.destroy()
             if interrupted is not limit:
                 raise
-            self._failure = PeerTimeoutError(f"no response from {self.name} within {timeout} s", code="ETIMEDOUT")
+            self._failure = PeerTimeoutError(f"no response from {self.where} within {timeout} s", code="ETIMEDOUT")
         finally:
             self._waiter = None
             if limit is not None:
@@ -318,15 +434,15 @@ class ClientRequest(OutgoingMessage):
     def abort(self) -> None:
         """Give the request up: `'abort'`, once; then as `destroy()` (reference: `request.abort`)."""
         if not self.aborted:
-            self.aborted = True
+            self._make_extras().aborted = True
             self.workers.soon(deliver, self, "abort")
             self.destroy()
 
     def destroy(self: _Self, error: Exception | None = None) -> _Self:
         """Close the connection, if it is still at this request; before the response `'error'` follows (`ECONNRESET`
         unless `error` is given), then `'close'`. Returns the request."""
-        if not self._over and not self._destroyed:
-            self._destroyed = True
+        if self._course is UNDER_WAY:
+            self._course = DESTROYED
             if self._connection is not None and self._connection.serves(self):
                 self.socket.destroy(error)
             else:
@@ -336,12 +452,12 @@ class ClientRequest(OutgoingMessage):
     @property
     def destroyed(self) -> bool:
         """Whether it was given up, or its connection went away before the exchange was over."""
-        return self._destroyed or super().destroyed
+        return self._course is DESTROYED or self._course is FAILED or super().destroyed
 
     @property
     def timeout(self) -> float:
         """Seconds without a byte either way until `'timeout'`; 0 is never."""
-        return self._timeout
+        return self.extras.timeout if self.extras is not None else 0
 
     def set_timeout(self: _Self, seconds: float, callback: Listener | None = None) -> _Self:
         """`'timeout'` after `seconds` without a byte either way; 0 switches it off (reference: `request.setTimeout`).
@@ -351,7 +467,7 @@ class ClientRequest(OutgoingMessage):
         """
         if seconds < 0:
             raise ValueError("a timeout is a number of seconds, 0 for none")
-        self._timeout = seconds
+        self._make_extras().timeout = seconds
         if callback is not None:
             self.once("timeout", callback)
         if self._connection is not None and self._connection.serves(self):
@@ -365,24 +481,29 @@ class ClientRequest(OutgoingMessage):
     def set_no_delay(self, no_delay: bool = True) -> None:
         """Send small packets at once, the default here; applied when there is a socket (reference:
         `request.setNoDelay`)."""
-        self._no_delay = no_delay
+        self._make_extras().no_delay = no_delay
         self._apply_options()
 
     def set_socket_keep_alive(self, enable: bool = False, initial_delay: float = 0) -> None:
         """Probe an idle peer after `initial_delay` seconds; applied when there is a socket (reference:
         `request.setSocketKeepAlive`)."""
-        self._keep_alive_options = (enable, initial_delay)
+        self._make_extras().keep_alive = (enable, initial_delay)
         self._apply_options()
 
     def _apply_options(self) -> None:
-        if self._connection is None or not self._connection.serves(self):
+        extras = self.extras
+        if extras is None or self._connection is None or not self._connection.serves(self):
             return
-        if self._no_delay is not None:
-            self.socket.set_no_delay(self._no_delay)
-        if self._keep_alive_options is not None:
-            self.socket.set_keep_alive(*self._keep_alive_options)
+        if extras.no_delay is not None:
+            self.socket.set_no_delay(extras.no_delay)
+        if extras.keep_alive is not None:
+            self.socket.set_keep_alive(*extras.keep_alive)
 
     # --- told by the connection; none of these blocks ---
+
+    def too_many(self, head: ResponseHead) -> bool:
+        """Whether the response has more header lines than this request allows."""
+        return 0 < self.max_headers_count < len(head.fields) // 2
 
     @property
     def all_sent(self) -> bool:
@@ -404,7 +525,7 @@ class ClientRequest(OutgoingMessage):
         self._connection = connection
         self.socket = connection.socket
         self.reused_socket = reused
-        if self._no_delay is not None or self._keep_alive_options is not None:
+        if self.extras is not None:
             self._apply_options()
         if self._listeners is not None:
             self.workers.soon(self._tell_socket)
@@ -413,7 +534,7 @@ class ClientRequest(OutgoingMessage):
 
     def may_retry(self) -> bool:
         """Whether it can be sent once more, on a fresh connection; it is prepared for that then."""
-        if self._replay is None or self._destroyed:
+        if self._replay is None or self._course is not UNDER_WAY:
             return False
         replay, self._replay = self._replay, None
         self._connection = None
@@ -440,7 +561,8 @@ class ClientRequest(OutgoingMessage):
     def handed_over(self, message: IncomingMessage, socket: Socket, rest: bytes) -> None:
         """In the hub: the connection leaves HTTP."""
         self._response = message
-        self._end_exchange()
+        self._course = OVER
+        self._connection = self._replay = None
         event = "connect" if self.method == "CONNECT" else "upgrade"
         if self.listener_count(event):
             self.workers.enter(self._tell_handed_over, event, message, socket, rest)
@@ -455,10 +577,10 @@ class ClientRequest(OutgoingMessage):
 
     def failed(self, error: Exception) -> None:
         """There will be no response, or what came after it was at fault."""
-        if self._over:
+        if self._course is OVER or self._course is FAILED:
             return
-        self._end_exchange()
-        self._destroyed = True
+        self._course = FAILED
+        self._connection = self._replay = None
         self._failure, self._failure_told = error, False
         callbacks = self._give_up(error)
         waiter, self._waiter = self._waiter, None
@@ -469,16 +591,17 @@ class ClientRequest(OutgoingMessage):
 
     def completed(self) -> None:
         """The exchange is over."""
-        if self._over:
+        if self._course is UNDER_WAY:
+            self._course = OVER
+        elif self._course is DESTROYED:
+            self._course = FAILED
+        else:
             return
-        self._end_exchange()
-        self._give_up(hang_up())
-        self._tell_close_soon()
-
-    def _end_exchange(self) -> None:
-        self._over = True
-        self._connection = None
-        self._replay = None
+        self._connection = self._replay = None
+        if self._stage is not FINISHED:
+            self._give_up(hang_up())
+        if self._listeners is not None:
+            self._tell_close_soon()
 
     def _tell_close_soon(self) -> None:
         if self._listeners is not None and self.listener_count("close"):
@@ -487,8 +610,8 @@ class ClientRequest(OutgoingMessage):
     # --- in a worker: the listeners ---
 
     def _tell_socket(self) -> None:
-        if not self._socket_told and self.listener_count("socket"):
-            self._socket_told = True
+        if self.listener_count("socket") and not self._make_extras().socket_told:
+            self._make_extras().socket_told = True
             deliver(self, "socket", self.socket)
 
     def _tell_information(self, message: IncomingMessage) -> None:
@@ -512,10 +635,11 @@ class ClientRequest(OutgoingMessage):
         deliver(self, "close")
 
 
-def _host_header(host: str, port: int, default_port: int) -> str:
+def host_header(host: str, port: int, default_port: int) -> str:
+    """The value of `Host` (RFC 9110 section 7.2)."""
     name = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return name if port == default_port else f"{name}:{port}"
 
 
-def _request_line(method: str, path: str) -> bytes:
-    return f"{method} {path} HTTP/1.1\r\n".encode("latin-1")
+def _basic(auth: str) -> str:
+    return f"Basic {base64.b64encode(auth.encode('utf-8')).decode('ascii')}"

@@ -170,7 +170,7 @@ class ServerResponse(OutgoingMessage):
         headers = self.headers
         status = self._status
         request: RequestFraming = self.req._head.framing
-        extras = self._extras or NO_EXTRAS
+        extras = self.extras or NO_EXTRAS
         removed = extras.removed
         parts = [_status_line(status, self._message), headers.encode()]
         if extras.send_date and "date" not in headers:
@@ -241,7 +241,7 @@ class ServerResponse(OutgoingMessage):
             or size >= LARGE
             or self._stage is not OPEN
             or self._backlog is not None
-            or self._extras is not None
+            or self.extras is not None
             or not self.req._head.framing.ordinary
             or (status != 200 and (status < 200 or status == 204 or status == 304))
             or not _DECIDING.isdisjoint(self.headers)

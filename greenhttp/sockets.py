@@ -50,6 +50,7 @@ class Owner(Protocol):
     def connection_lost(self, error: Exception | None) -> None: ...
     def check_deadlines(self, now: float) -> float: ...
     def write_failed(self, error: OSError) -> None: ...
+    def leave_agent(self) -> None: ...
 
 
 class State(enum.IntEnum):
@@ -194,6 +195,12 @@ class Socket(Readable):
             except OSError:
                 return None
         return self._peer
+
+    def emit(self, event: str, *args: Any) -> bool:
+        """As `EventEmitter.emit`; `'agent_remove'` takes the socket out of its agent's pool."""
+        if event == "agent_remove" and self.owner is not None:
+            self.owner.leave_agent()
+        return super().emit(event, *args)
 
     # --- options ---
 
@@ -451,6 +458,11 @@ class Socket(Readable):
                 self._room = Event()
             self._room.clear()
             self._room.wait()
+
+    @property
+    def writer_waits(self) -> bool:
+        """Whether a greenlet is blocked in `wait_for_room()`."""
+        return self._room is not None and not self._room.is_set()
 
     def write(self, data: Data, encoding: str | None = None, callback: Callable[..., object] | None = None) -> bool:
         """Send `data`; a `str` in `encoding` (UTF-8). Blocks while the queue is over the high-water mark.
