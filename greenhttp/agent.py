@@ -126,7 +126,7 @@ class Agent(EventEmitter):
         self.requests: dict[str, list[Any]] = {}
         self._names: dict[Any, str] = {}  # by the options of a URL
         # by name of origin, for whom connections are being opened, and the greenlets that do it
-        self._dialing: dict[str, dict[Any, gevent.Greenlet[..., None]]] = {}
+        self._dialing: dict[str, dict[Any, gevent.Greenlet[..., object]]] = {}
         self._hub: Any = None
         self._workers: Workers
         self._deadlines: Deadlines

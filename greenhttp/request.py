@@ -419,7 +419,6 @@ class ClientRequest(OutgoingMessage):
             waiter.get()
         except BaseException as interrupted:
             self._waiter = None
-            self._failure_told = True
             self.destroy()
             if interrupted is not limit:
                 raise
@@ -447,6 +446,8 @@ class ClientRequest(OutgoingMessage):
                 self.socket.destroy(error)
             else:
                 self.failed(error or hang_up())
+                self.agent.request_dropped(self)
+            self._failure_told = True  # the caller knows
         return self
 
     @property
