@@ -243,6 +243,7 @@ class ClientConnection:
             return
         message = IncomingMessage(head, self, self.socket)
         if framing.upgrade or (framing.final and request.method == "CONNECT"):
+            head.body, head.complete = b"", True  # what follows is not HTTP
             self._hand_over(request, message)
             return
         if not framing.final:
