@@ -207,6 +207,7 @@ class ClientRequest(OutgoingMessage):
 
     def _take_options(self, options: Mapping[str, Any], agent: object) -> None:
         if agent is None and options.get("create_connection"):
+            self.agent = Agent()  # whose connections are not for others, nor theirs for this
             self.should_keep_alive = False
         if options.get("timeout"):
             self._make_extras().timeout = options["timeout"]
