@@ -65,7 +65,10 @@ def get(
     **options: Any,
 ) -> ClientRequest:
     """As `request()`, without a body: it is sent at once (reference: `http.get`)."""
-    begun = request(url_or_options, callback, agent=agent, **options)
+    if type(url_or_options) is str and not options:
+        begun = ClientRequest(_address(url_or_options), agent, callback)
+    else:
+        begun = ClientRequest(*_complete(url_or_options, agent, options), callback)
     begun.end()
     return begun
 

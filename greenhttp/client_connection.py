@@ -170,7 +170,7 @@ class ClientConnection:
 
     def is_usable(self) -> bool:
         """Whether a free connection may be used again: the server has neither closed it nor is about to."""
-        if self._phase is not FREE or self.socket.destroyed:
+        if self._phase is not FREE:
             return False
         now = monotonic()
         if now >= self._expires:
@@ -209,12 +209,6 @@ class ClientConnection:
             parser.buffered = data
         if self._phase is RECEIVED:
             self.socket.pause_reading()  # nobody asked for this: the exchange in progress will be the last
-        else:
-            self._advance()
-
-    def _advance(self) -> None:
-        """Take events out of the parser while this exchange goes on and there is room for them."""
-        parser = self._parser
         while self._phase is WAITING or self._phase is BODY:
             try:
                 event = parser.next_event()
@@ -296,16 +290,16 @@ class ClientConnection:
 
     def _finish_if_read(self) -> None:
         """The exchange is over when the request is sent, the response is here, and nobody listens for its end."""
-        if self._phase is RECEIVED and self._held is None and (self._request is None or self._request.all_sent):
-            self._finish()
-
-    def _finish(self) -> None:
-        request, message = self._request, None
-        if request is None and self._unclaimed is not None:
-            request = self._unclaimed()
+        request = self._request
+        if self._phase is not RECEIVED or self._held is not None or (request is not None and not request.all_sent):
+            return
+        message: IncomingMessage | None = None
         if self._message is not None:
             message = self._message()
-        self._let_go()
+            if request is None and self._unclaimed is not None:
+                request = self._unclaimed()
+            self._unclaimed = self._message = None
+        self._request = None
         fault: RemoteProtocolError | None = None
         if self._parser.buffered:
             fault = self._fault_in(self._parser.take_rest())
@@ -327,9 +321,7 @@ class ClientConnection:
             request.completed()
 
     def _let_go(self) -> None:
-        self._request = None
-        if self._message is not None:
-            self._unclaimed = self._message = self._held = None
+        self._request = self._unclaimed = self._message = self._held = None
 
     def rest(self) -> None:
         """Wait for the next request."""

@@ -199,6 +199,7 @@ class ResponseFraming:
         "idle_timeout",
         "keep_alive",
         "persists",
+        "plain_length",
         "reason",
         "status",
         "until_close",
@@ -235,6 +236,9 @@ class ResponseFraming:
         #: Whether the fields allow another message after it; and whether its body does, too.
         self.persists = keep_alive
         self.keep_alive = keep_alive and (self.bodiless or not until_close)
+        plain = self.final and not self.bodiless and self.keep_alive and content_length is not None
+        #: Bytes of the body, in the case to be fast in: a known length, and the connection is kept; else -1.
+        self.plain_length = content_length if plain and content_length is not None else -1
 
     def without_body(self) -> ResponseFraming:
         """The same, as the answer to `HEAD`."""

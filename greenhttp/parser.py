@@ -493,8 +493,12 @@ class ResponseParser(_MessageParser[ResponseHead]):
                 self._skip_empty_lines()
                 return self._next_head()
             framing = found
-        body: bytes | None = None
         method = self.method
+        length = framing.plain_length
+        if length >= 0 and end + length <= size and method != "HEAD" and method != "CONNECT":
+            self._use(end + length)
+            return ResponseHead(framing, raw, data[end : end + length])
+        body: bytes | None = None
         if framing.upgrade or (method == "CONNECT" and framing.final):
             self._stage = _UPGRADED
         elif framing.bodiless or method == "HEAD":
@@ -507,14 +511,14 @@ class ResponseParser(_MessageParser[ResponseHead]):
             self._stage, self._keep_alive = _REST, False
         else:
             self._keep_alive = framing.keep_alive
-            length = framing.content_length
-            if length is not None and end + length <= size:
-                body = data[end : end + length]
-                end += length
+            known = framing.content_length
+            if known is not None and end + known <= size:
+                body = data[end : end + known]
+                end += known
                 if not framing.keep_alive:
                     self._stage = _CLOSED
             else:
-                self._start_body(chunked=framing.chunked, length=length)
+                self._start_body(chunked=framing.chunked, length=known)
         self._use(end)
         return ResponseHead(framing, raw, body)
 

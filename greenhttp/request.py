@@ -156,7 +156,7 @@ class ClientRequest(OutgoingMessage):
         self.options = options
         self.method: str = options["method"]
         #: The pool of its connection.
-        self.agent: Agent = agent or (global_agent if agent is None else Agent())
+        self.agent = pool = agent or (global_agent if agent is None else Agent())
         #: Whether the connection may serve others afterwards.
         self.should_keep_alive = agent is not False
         #: Whether the connection had served another request before.
@@ -168,22 +168,22 @@ class ClientRequest(OutgoingMessage):
         self._failure: Exception | None = None
         self._failure_told = True
         self._course = UNDER_WAY
-        if self.agent.protocol is not None and options["protocol"] != self.agent.protocol:
+        protocol = pool.protocol
+        if protocol is not None and options["protocol"] != protocol:
             raise InvalidArgumentError(
-                f"the protocol {options['protocol']!r} does not go with this agent, which expects "
-                f"{self.agent.protocol!r}",
+                f"the protocol {options['protocol']!r} does not go with this agent, which expects {protocol!r}",
                 code="ERR_INVALID_PROTOCOL",
             )
         if type(options) is not Address:
             self._take_options(options, agent)
         #: Of the origin, as the agent calls it.
-        self.name = self.agent.name_of(options)
+        self.name = pool.name_of(options)
         if callback is not None:
             self.once("response", callback)
-        self.agent.add_request(self)
+        pool.add_request(self)
         if self._connection is None:
             self.hold()
-        if "expect" in self.headers:
+        if self.headers and "expect" in self.headers:
             self.flush_headers()
 
     def __repr__(self) -> str:
@@ -323,14 +323,14 @@ class ClientRequest(OutgoingMessage):
         callback: Callable[..., object] | None = None,
     ) -> bool:
         """Send the last piece, if any, and complete the request: see `OutgoingMessage.end`."""
-        chunk = data if type(data) is bytes else b"" if data is None else encode(data, encoding)
         if self._stage is not OPEN or callback is not None or self.extras is not None:
-            return super().end(chunk, None, callback)
+            return super().end(data, encoding, callback)
         options = self.options
-        if type(options) is Address and not chunk and not self.headers and self.should_keep_alive:
+        if data is None and type(options) is Address and not self.headers and self.should_keep_alive:
             whole = options.head
             self._framing, self._announced = LENGTH, 0
         else:
+            chunk = b"" if data is None else encode(data, encoding)
             head = self._encode_head(len(chunk))
             if self._framing is not LENGTH or self._announced != len(chunk):
                 return super().end(chunk, None, callback)
