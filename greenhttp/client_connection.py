@@ -17,7 +17,7 @@ from .framing import ResponseHead
 from .incoming import IncomingMessage, aborted_error
 from .parser import End, ResponseLimits, ResponseParser
 from .sockets import Socket
-from .streams import Inflow, Progress
+from .streams import Inflow, Progress, errno_code
 from .workers import Workers, deliver
 
 __all__ = ["ClientConnection", "ConnectionAgent", "Exchange", "hang_up"]
@@ -376,9 +376,11 @@ class ClientConnection:
         message = self._message() if self._message is not None else None
         self._let_go()
         inflow, self._inflow = self._inflow, None
+        dropped = self._dropped
+        if error is not None and not isinstance(error, HTTPError):
+            error = _lost(error)
+            dropped = True  # an error that is not ours comes from the network
         if phase is WAITING and request is not None:
-            # an error that is not ours comes from the network
-            dropped = self._dropped or (error is not None and not isinstance(error, HTTPError))
             if self._reused and not self._answered and dropped and request.may_retry():
                 self.agent.connection_gone(self, request)
             else:
@@ -480,6 +482,13 @@ class ClientConnection:
                 PeerTimeoutError(f"nothing came from {self.name} for {self.socket.timeout} s", code="ETIMEDOUT")
             )
         return True
+
+
+def _lost(cause: Exception) -> ConnectionLostError:
+    """An error of the operating system, in our words."""
+    lost = ConnectionLostError(str(cause), code=errno_code(cause) or "ECONNRESET")
+    lost.__cause__ = cause
+    return lost
 
 
 def hang_up() -> ConnectionLostError:
