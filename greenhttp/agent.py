@@ -303,13 +303,13 @@ class Agent(EventEmitter):
             return stream
         if not hasattr(stream, "detach"):
             raise TypeError(f"create_connection must return a connected socket, not {stream!r}")
+        unread = getattr(stream, "unread", b"")  # of a socket that `Socket.detach()` gave
         family, kind, proto = stream.family, stream.type, stream.proto
         plain = _socket.socket(family, kind, proto, fileno=stream.detach())
         plain.setblocking(False)
         if family in (_socket.AF_INET, _socket.AF_INET6):
             plain.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         socket = Socket(plain, self._workers, self._deadlines, high_water_mark=HIGH_WATER_MARK)
-        unread = getattr(stream, "unread", b"")  # of a socket that `Socket.detach()` gave
         if unread:
             socket.unread(unread)
         return socket

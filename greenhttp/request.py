@@ -176,6 +176,7 @@ class ClientRequest(OutgoingMessage):
             )
         if type(options) is not Address:
             self._take_options(options, agent)
+            pool = self.agent
         #: Of the origin, as the agent calls it.
         self.name = pool.name_of(options)
         if callback is not None:
