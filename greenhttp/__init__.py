@@ -1,5 +1,6 @@
 """Node's `http` module for Python, on gevent. See `create_server`, and `get` and `request`."""
 
+from . import https
 from ._version import __version__
 from .agent import Agent, global_agent
 from .client import create_client, get, request
@@ -24,6 +25,7 @@ from .response import ServerResponse
 from .server import Server, create_server
 from .sockets import Socket
 from .status import METHODS, STATUS_CODES
+from .tls import TLSError, TLSSocket
 
 __all__ = [
     "METHODS",
@@ -46,11 +48,14 @@ __all__ = [
     "Server",
     "ServerResponse",
     "Socket",
+    "TLSError",
+    "TLSSocket",
     "__version__",
     "create_client",
     "create_server",
     "get",
     "global_agent",
+    "https",
     "max_header_size",
     "request",
     "validate_header_name",

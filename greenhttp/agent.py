@@ -24,7 +24,7 @@ from .sockets import Socket
 from .streams import HIGH_WATER_MARK
 from .workers import Workers, deliver
 
-__all__ = ["Agent", "PooledRequest", "global_agent"]
+__all__ = ["Agent", "PooledRequest", "default_agents", "global_agent", "plain_socket"]
 
 MAX_FREE_SOCKETS = 256  # of one origin. Precedent: Node
 KEEP_ALIVE_DELAY = 1.0  # seconds of rest before the operating system probes the peer. Precedent: Node
@@ -89,6 +89,8 @@ class Agent(EventEmitter):
     #: The only scheme that requests through this agent may have; None: any.
     protocol: ClassVar[str | None] = "http:"
     default_port: ClassVar[int] = 80
+    #: Options of a request that only this kind of agent understands.
+    OPTIONS: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -264,7 +266,7 @@ class Agent(EventEmitter):
         name = request.name
         try:
             create = request.options.get("create_connection") or self.create_connection
-            socket = self._wrapped(create(request.options))
+            socket = self._transport(create(request.options), request.options)
         except (Exception, gevent.Timeout) as error:
             self._dialed(request)
             request.failed(error if isinstance(error, Exception) else TimeoutError(str(error)))
@@ -298,17 +300,11 @@ class Agent(EventEmitter):
             self._dialing.pop(request.name, None)
         return opener
 
-    def _wrapped(self, stream: Any) -> Socket:
+    def _transport(self, stream: Any, options: Options) -> Socket:
+        """In a greenlet of the pool: what carries the bytes over an open connection."""
         if isinstance(stream, Socket):
             return stream
-        if not hasattr(stream, "detach"):
-            raise TypeError(f"create_connection must return a connected socket, not {stream!r}")
-        unread = getattr(stream, "unread", b"")  # of a socket that `Socket.detach()` gave
-        family, kind, proto = stream.family, stream.type, stream.proto
-        plain = _socket.socket(family, kind, proto, fileno=stream.detach())
-        plain.setblocking(False)
-        if family in (_socket.AF_INET, _socket.AF_INET6):
-            plain.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        plain, unread = plain_socket(stream)
         socket = Socket(plain, self._workers, self._deadlines, high_water_mark=HIGH_WATER_MARK)
         if unread:
             socket.unread(unread)
@@ -381,9 +377,31 @@ def _forget(by_name: dict[str, list[Socket]], name: str, socket: Socket) -> None
             del by_name[name]
 
 
+def plain_socket(stream: Any) -> tuple[_socket.socket, bytes]:
+    """The connection of `stream` in its smallest form, and what was read from it already.
+
+    Raises:
+        TypeError: it is not a socket.
+    """
+    if isinstance(stream, Socket):
+        stream = stream.detach()
+    if not hasattr(stream, "detach"):
+        raise TypeError(f"create_connection must return a connected socket, not {stream!r}")
+    unread: bytes = getattr(stream, "unread", b"")
+    family, kind, proto = stream.family, stream.type, stream.proto
+    plain = _socket.socket(family, kind, proto, fileno=stream.detach())
+    plain.setblocking(False)
+    if family in (_socket.AF_INET, _socket.AF_INET6):
+        plain.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    return plain, unread
+
+
 def _count(by_name: Mapping[str, Sized]) -> int:
     return sum(map(len, by_name.values()))
 
 
 #: The agent of requests that name none.
 global_agent = Agent()
+
+#: That, by protocol.
+default_agents: dict[str, Agent] = {"http:": global_agent}

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from .agent import Agent, global_agent
+from .agent import Agent, default_agents, global_agent
 from .errors import InvalidArgumentError
 from .events import Listener
 from .headers import validate_header_name
@@ -85,13 +85,13 @@ def _complete(given: str | Mapping[str, Any] | None, agent: Any, more: dict[str,
         raise TypeError(f"give a URL or a mapping of options, not {type(given).__name__}")
     if agent is None:
         agent = options.pop("agent", None)
-    if not _OPTIONS.issuperset(options):
-        unknown = ", ".join(sorted(set(options) - _OPTIONS))
-        raise TypeError(f"unknown options of a request: {unknown}")
-    expected: Any = agent or global_agent
-    options["protocol"] = options.get("protocol") or getattr(expected, "protocol", None)
+    pool: Any = agent or default_agents.get(options.get("protocol") or "http:", global_agent)
+    known = _OPTIONS | getattr(pool, "OPTIONS", frozenset())
+    if not known.issuperset(options):
+        raise TypeError(f"unknown options of a request: {', '.join(sorted(set(options) - known))}")
+    options["protocol"] = options.get("protocol") or getattr(pool, "protocol", None)
     options["host"] = options.get("hostname") or options.get("host") or "localhost"
-    options["port"] = _checked_port(options.get("port") or getattr(expected, "default_port", None))
+    options["port"] = _checked_port(options.get("port") or getattr(pool, "default_port", None))
     options["path"] = _checked_path(options.get("path") or "/")
     options["method"] = _checked_method(options.get("method") or "GET")
     return options, agent

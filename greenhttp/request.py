@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import gevent
 from gevent.hub import Waiter
 
-from .agent import Agent, global_agent
+from .agent import Agent, default_agents
 from .client_connection import ClientConnection, hang_up
 from .errors import ConnectionLostError, InvalidArgumentError, InvalidHeaderError, MessageStateError, PeerTimeoutError
 from .events import Listener
@@ -156,7 +156,7 @@ class ClientRequest(OutgoingMessage):
         self.options = options
         self.method: str = options["method"]
         #: The pool of its connection.
-        self.agent = pool = agent or (global_agent if agent is None else Agent())
+        self.agent = pool = agent if agent else _agent_for(options["protocol"], alone=agent is False)
         #: Whether the connection may serve others afterwards.
         self.should_keep_alive = agent is not False
         #: Whether the connection had served another request before.
@@ -636,6 +636,13 @@ class ClientRequest(OutgoingMessage):
             self._failure_told = True
             deliver(self, "error", error)
         deliver(self, "close")
+
+
+def _agent_for(protocol: str, *, alone: bool) -> Agent:
+    shared = default_agents.get(protocol)
+    if shared is None:
+        raise InvalidArgumentError(f"there is no agent for the protocol {protocol!r}", code="ERR_INVALID_PROTOCOL")
+    return type(shared)() if alone else shared
 
 
 def host_header(host: str, port: int, default_port: int) -> str:

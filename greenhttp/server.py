@@ -274,12 +274,13 @@ class Server(EventEmitter):
         sock.setblocking(False)
         if sock.family != stdlib_socket.AF_UNIX:
             sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-        socket = Socket(
-            sock, self._workers, self._deadlines, timeout=self.timeout, high_water_mark=self.high_water_mark
-        )
+        socket = self._make_socket(sock)
         self._connections.add(ServerConnection(self, socket))
         if self.listener_count("connection"):
             self._workers.enter(deliver, self, "connection", socket)
+
+    def _make_socket(self, sock: Any) -> Socket:
+        return Socket(sock, self._workers, self._deadlines, timeout=self.timeout, high_water_mark=self.high_water_mark)
 
     # --- what connections ask ---
 

@@ -259,17 +259,22 @@ class Socket(Readable):
             owner = self.owner
             if owner is not None:
                 owner.data_received(data)
-            elif self.lingers >= 0:
-                self.lingers -= size
-                if self.lingers < 0:
-                    self.destroy()
-            elif not self._reading().push(data):
-                self.pause_reading()
+            else:
+                self._take_in(data)
             if not full:
                 return
             reads += 1
             if reads == MAX_READS or not self._reading_on:
                 return
+
+    def _take_in(self, data: bytes) -> None:
+        """Nobody owns the socket: bytes are for a reader, or thrown away before it closes."""
+        if self.lingers >= 0:
+            self.lingers -= len(data)
+            if self.lingers < 0:
+                self.destroy()
+        elif not self._reading().push(data):
+            self.pause_reading()
 
     def is_quiet(self) -> bool:
         """Whether neither bytes nor the peer's end wait in the kernel."""
