@@ -22,6 +22,8 @@ __all__ = ["ConnectError", "HostNotFoundError", "dial", "dial_path"]
 
 ATTEMPT_DELAY = 0.25  # seconds that one address has before the next is tried too. Precedent: RFC 8305 section 5
 
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.1  # seconds before a Unix socket whose queue is full is tried again
+
 _Address = tuple[int, int, int, str, Any]  # as `getaddrinfo` gives them
 
 
@@ -75,17 +77,29 @@ def dial_path(path: str, *, timeout: float | None = None) -> _socket.socket:
         ConnectError: it cannot be reached (`ENOENT`, `ECONNREFUSED`, ...).
         PeerTimeoutError: that took longer than `timeout` (`ETIMEDOUT`).
     """
-    sock = gevent.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    sock = _socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    sock.setblocking(False)
     try:
         with gevent.Timeout(timeout, PeerTimeoutError(f"no connection to {path} within {timeout} s", code="ETIMEDOUT")):
-            sock.connect(path)
+            _connect_path(sock, path)
     except OSError as error:
         sock.close()
         raise error if isinstance(error, HTTPError) else _failed(error, path) from error
     except BaseException:
         sock.close()
         raise
-    return _plain(sock)
+    return sock
+
+
+def _connect_path(sock: _socket.socket, path: str) -> None:
+    pause = SHORTEST_PAUSE
+    while True:
+        try:
+            sock.connect(path)
+            return
+        except BlockingIOError:  # the server's queue is full, and when it has room again, nothing tells
+            gevent.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _resolve(host: str, port: int, family: int) -> list[_Address]:
@@ -100,6 +114,7 @@ def _resolve(host: str, port: int, family: int) -> list[_Address]:
     except (stdlib_socket.gaierror, UnicodeError):
         pass
     try:
+        host.encode("idna")  # what cannot be a name is told here: gevent would print it
         found = gevent.socket.getaddrinfo(host, port, wanted, kind)
         return list(found)
     except stdlib_socket.gaierror as error:

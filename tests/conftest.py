@@ -11,7 +11,6 @@ from typing import Any
 
 import gevent
 import pytest
-from greenlet import GreenletExit
 
 import greenhttp
 
@@ -86,7 +85,7 @@ def nothing_left(request: pytest.FixtureRequest, logged: Logged, monkeypatch: py
     hub_errors: list[str] = []
 
     def hub_error(_: Any, context: object, kind: type[BaseException], error: Any, trace: Any) -> None:
-        if not issubclass(kind, (GreenletExit, SystemExit)):
+        if not issubclass(kind, gevent.get_hub().NOT_ERROR):
             hub_errors.append(f"{context!r}: {kind.__name__}: {error}")
         original(context, kind, error, trace)
 

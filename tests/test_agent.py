@@ -91,11 +91,11 @@ def test_agent_false_takes_a_port_of_none():
 def test_an_agent_without_a_protocol_takes_the_usual_one(origin: Origin, pool: Callable[..., Agent]):
     """Behaviour 5.1"""
 
-    class Any_(Agent):
+    class AnyProtocol(Agent):
         protocol = None
 
     origin.script(ok(b"any"))
-    assert fetch(origin, agent=pool(Any_)) == b"any"
+    assert fetch(origin, agent=pool(AnyProtocol)) == b"any"
 
 
 @pytest.mark.parametrize(
@@ -946,9 +946,8 @@ def test_a_second_response_that_comes_while_the_first_is_read(origin: Origin, po
     heard.wait_for("data")
     peer.send(ok(b"second"))
     flood = gevent.spawn(peer.sock.sendall, b"x" * 50_000_000)
-    with pytest.raises(gevent.Timeout), gevent.Timeout(0.1):
-        flood.join()
-        raise AssertionError("a flood that nobody reads was taken")
+    flood.join(0.2)  # that it does not end has no event
+    assert not flood.dead, "a flood that nobody reads was taken"
     go.set()
     heard.wait_for("end")
     assert heard == [("data", b"first"), ("end",)]
