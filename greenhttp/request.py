@@ -15,7 +15,7 @@ from .client_connection import ClientConnection, hang_up
 from .errors import ConnectionLostError, InvalidArgumentError, InvalidHeaderError, MessageStateError, PeerTimeoutError
 from .events import Listener
 from .framing import ResponseHead
-from .headers import OutgoingHeaders, field_line
+from .headers import Headers, OutgoingHeaders, field_line, field_pairs
 from .incoming import IncomingMessage
 from .outgoing import (
     CHUNKED,
@@ -80,6 +80,32 @@ class _ClientExtras(Extras):
         self.no_delay: bool | None = None
         self.keep_alive: tuple[bool, float] | None = None
         self.socket_told = False
+
+
+class _ListedHeaders(OutgoingHeaders):
+    """Headers that were given as a list: they are sent in its order, unless one is changed later."""
+
+    __slots__ = ("lines",)
+
+    def merge(self, headers: Headers) -> None:
+        """Set all of `headers`, as long as there are no others. Raises as `OutgoingHeaders.merge` does."""
+        pairs = field_pairs(headers)
+        super().merge(pairs)
+        self.lines: bytes | None = b"".join([field_line(name, value) for name, value in pairs])
+
+    def set(self, name: str, value: object) -> None:
+        """As `OutgoingHeaders.set`."""
+        super().set(name, value)
+        self.lines = None
+
+    def remove(self, name: str) -> None:
+        """As `OutgoingHeaders.remove`."""
+        super().remove(name)
+        self.lines = None
+
+    def encode(self) -> bytes:
+        """The lines, each with its CRLF."""
+        return super().encode() if self.lines is None else self.lines
 
 
 class _Course(enum.IntEnum):
@@ -181,11 +207,12 @@ class ClientRequest(OutgoingMessage):
         self.name = pool.name_of(options)
         if callback is not None:
             self.once("response", callback)
-        pool.add_request(self)
-        if self._connection is None:
-            self.hold()
         if self.headers and "expect" in self.headers:
-            self.flush_headers()
+            self.hold()
+            self.flush_headers()  # before anything is asked of the agent: it may raise
+        pool.add_request(self)
+        if self._connection is None and self._backlog is None:
+            self.hold()
 
     def __repr__(self) -> str:
         return f"<ClientRequest {self.method} {self.where} {self.path} {self._stage.name.lower()}>"
@@ -217,6 +244,8 @@ class ClientRequest(OutgoingMessage):
         headers = options.get("headers")
         verbatim = headers is not None and not isinstance(headers, Mapping)
         if headers:
+            if verbatim:
+                self.headers = _ListedHeaders()
             self.headers.merge(headers)
         if verbatim or not options.get("set_host", True):
             extras = self._make_extras()
@@ -592,10 +621,10 @@ class ClientRequest(OutgoingMessage):
             gevent.get_hub().loop.run_callback(waiter.switch, None)
         self.workers.soon(self._tell_failure, callbacks, error)
 
-    def completed(self) -> None:
-        """The exchange is over."""
+    def completed(self, *, cut: bool = False) -> None:
+        """The exchange is over, or its response was `cut`."""
         if self._course is UNDER_WAY:
-            self._course = OVER
+            self._course = FAILED if cut else OVER
         elif self._course is DESTROYED:
             self._course = FAILED
         else:
