@@ -283,6 +283,8 @@ class Agent(EventEmitter):
                 connection.rest()
             else:
                 self._start(connection, request)
+        finally:
+            del request  # the error's traceback would keep it, and so the error, alive
 
     def _stop_dialing(self, request: Any) -> None:
         opener = self._dialed(request)

@@ -18,6 +18,7 @@ from .request import Address, ClientRequest
 __all__ = ["Client", "create_client", "get", "request"]
 
 _UNESCAPED = re.compile(r"[^\x21-\x7e\x80-\xff]")  # blanks, control characters, and what latin-1 does not have
+_NEVER_IN_URL = re.compile(r"[\x00-\x20\x7f]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OPTIONS = frozenset(
     """auth create_connection family headers host hostname local_address max_headers_count method path port
@@ -69,7 +70,11 @@ def get(
         begun = ClientRequest(_address(url_or_options), agent, callback)
     else:
         begun = ClientRequest(*_complete(url_or_options, agent, options), callback)
-    begun.end()
+    try:
+        begun.end()
+    except BaseException:
+        begun.destroy()  # nobody else knows of it
+        raise
     return begun
 
 
@@ -88,9 +93,11 @@ def _complete(given: str | Mapping[str, Any] | None, agent: Any, more: dict[str,
     if not _OPTIONS.issuperset(options):
         unknown = ", ".join(sorted(set(options) - _OPTIONS))
         raise TypeError(f"unknown options of a request: {unknown}")
+    if agent is not None and agent is not False and not hasattr(agent, "add_request"):
+        raise TypeError(f"agent must be an Agent, None or False, not {agent!r}")
     expected: Any = agent or global_agent
     options["protocol"] = options.get("protocol") or getattr(expected, "protocol", None)
-    options["host"] = options.get("hostname") or options.get("host") or "localhost"
+    options["host"] = _checked_host(options.get("hostname") or options.get("host") or "localhost")
     options["port"] = _checked_port(options.get("port") or getattr(expected, "default_port", None))
     options["path"] = _checked_path(options.get("path") or "/")
     options["method"] = _checked_method(options.get("method") or "GET")
@@ -104,6 +111,8 @@ def _address(url: str) -> Address:
     Raises:
         ValueError: it is not the URL of something that HTTP can fetch.
     """
+    if _NEVER_IN_URL.search(url):  # `urlsplit` would leave some of them out
+        raise InvalidArgumentError(f"the URL contains unescaped characters: {url!r}", code="ERR_INVALID_URL")
     parts = urlsplit(url)
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise InvalidArgumentError(f"not an http or https URL with a host: {url!r}", code="ERR_INVALID_URL")
@@ -112,7 +121,7 @@ def _address(url: str) -> Address:
         auth = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return Address(
         f"{parts.scheme}:",
-        parts.hostname,
+        _checked_host(parts.hostname),
         _checked_port(parts.port or _DEFAULT_PORTS[parts.scheme]),
         _checked_path((parts.path or "/") + (f"?{parts.query}" if parts.query else "")),
         auth,
@@ -125,6 +134,15 @@ def _checked_port(port: Any) -> int:
     if type(number) is not int or not 0 < number < 65536:
         raise InvalidArgumentError(f"not a port: {port!r}", code="ERR_SOCKET_BAD_PORT")
     return number
+
+
+@lru_cache(maxsize=1024)
+def _checked_host(host: str) -> str:
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a str, not {type(host).__name__}")
+    if _UNESCAPED.search(host):
+        raise InvalidArgumentError(f"invalid character in the host {host!r}", code="ERR_INVALID_CHAR")
+    return host
 
 
 @lru_cache(maxsize=1024)

@@ -53,7 +53,7 @@ class Exchange(Protocol):
     def handed_over(self, message: IncomingMessage, socket: Socket, rest: bytes) -> None: ...
     def drained(self) -> None: ...
     def failed(self, error: Exception) -> None: ...
-    def completed(self) -> None: ...
+    def completed(self, *, cut: bool = False) -> None: ...
     def listener_count(self, event: str) -> int: ...
     def emit(self, event: str, *args: Any) -> bool: ...
 
@@ -105,6 +105,7 @@ class ClientConnection:
         "_phase",
         "_request",
         "_reused",
+        "_told",
         "_unclaimed",
         "_workers",
         "agent",
@@ -134,6 +135,7 @@ class ClientConnection:
         self._drain_left = -1  # bytes of the body still thrown away; negative: it is delivered
         self._idle_limit = agent.timeout or NEVER  # seconds of rest, by the agent's or by the server's wish
         self._expires = NEVER
+        self._told = NEVER  # `last_activity` of the silence that 'timeout' was emitted for
         socket.owner = self
         if socket._inflow is not None:  # it was a stream before, and has read ahead
             socket.pause_reading()  # first what has come before
@@ -397,7 +399,7 @@ class ClientConnection:
         elif message is not None:
             message.exchange_over()
         if request is not None:
-            request.completed()
+            request.completed(cut=phase is BODY)
 
     def write_failed(self, error: OSError) -> None:
         """The server takes no more; its answer may be here all the same."""
@@ -469,19 +471,17 @@ class ClientConnection:
 
     def timed_out(self) -> bool:
         """In the hub, nothing was sent or received for the request's timeout. Returns whether to go on."""
-        request = self._request
-        if request is None:
-            return False
-        if request.listener_count("timeout"):
+        request = self._request or (self._unclaimed() if self._unclaimed is not None else None)
+        if request is not None and request.listener_count("timeout"):
             self._workers.enter(deliver, request, "timeout")
             return True
         reader_waits = self._inflow is not None and self._inflow.waiter is not None
-        if request.is_awaited or reader_waits or self.socket.writer_waits:
+        if reader_waits or self.socket.writer_waits or (request is not None and request.is_awaited):
             # who waits without a listener would wait for ever
             self.socket.destroy(
                 PeerTimeoutError(f"nothing came from {self.name} for {self.socket.timeout} s", code="ETIMEDOUT")
             )
-        return True
+        return request is not None or (self._message is not None and self._message() is not None)
 
 
 def _lost(cause: Exception) -> ConnectionLostError:

@@ -356,6 +356,8 @@ class OutgoingMessage(EventEmitter):
                     self.socket.when_sent(entry)
         if self._stage is ENDED:
             self._ended()
+        elif not self.socket.queued:
+            self.drained()
 
     @staticmethod
     def _emptied(backlog: _Backlog) -> list[bytes | WriteDone]:
@@ -462,7 +464,7 @@ class OutgoingMessage(EventEmitter):
         deliver(self, "close")
 
     def drained(self) -> None:
-        """In the hub: nothing is queued any more."""
+        """Never blocks: nothing is queued any more."""
         extras = self.extras
         if extras is not None and extras.needs_drain and self._stage is BODY:
             extras.needs_drain = False

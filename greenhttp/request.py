@@ -15,7 +15,7 @@ from .client_connection import ClientConnection, hang_up
 from .errors import ConnectionLostError, InvalidArgumentError, InvalidHeaderError, MessageStateError, PeerTimeoutError
 from .events import Listener
 from .framing import ResponseHead
-from .headers import OutgoingHeaders, field_line
+from .headers import Headers, OutgoingHeaders, field_line, field_pairs
 from .incoming import IncomingMessage
 from .outgoing import (
     CHUNKED,
@@ -80,6 +80,32 @@ class _ClientExtras(Extras):
         self.no_delay: bool | None = None
         self.keep_alive: tuple[bool, float] | None = None
         self.socket_told = False
+
+
+class _ListedHeaders(OutgoingHeaders):
+    """Headers that were given as a list: they are sent in its order, unless one is changed later."""
+
+    __slots__ = ("lines",)
+
+    def merge(self, headers: Headers) -> None:
+        """Set all of `headers`, as long as there are no others. Raises as `OutgoingHeaders.merge` does."""
+        pairs = field_pairs(headers)
+        super().merge(pairs)
+        self.lines: bytes | None = b"".join([field_line(name, value) for name, value in pairs])
+
+    def set(self, name: str, value: object) -> None:
+        """As `OutgoingHeaders.set`."""
+        super().set(name, value)
+        self.lines = None
+
+    def remove(self, name: str) -> None:
+        """As `OutgoingHeaders.remove`."""
+        super().remove(name)
+        self.lines = None
+
+    def encode(self) -> bytes:
+        """The lines, each with its CRLF."""
+        return super().encode() if self.lines is None else self.lines
 
 
 class _Course(enum.IntEnum):
@@ -181,11 +207,12 @@ class ClientRequest(OutgoingMessage):
         self.name = pool.name_of(options)
         if callback is not None:
             self.once("response", callback)
-        pool.add_request(self)
-        if self._connection is None:
-            self.hold()
         if self.headers and "expect" in self.headers:
-            self.flush_headers()
+            self.hold()
+            self.flush_headers()  # before anything is asked of the agent: it may raise
+        pool.add_request(self)
+        if self._connection is None and self._backlog is None:
+            self.hold()
 
     def __repr__(self) -> str:
         return f"<ClientRequest {self.method} {self.where} {self.path} {self._stage.name.lower()}>"
@@ -217,6 +244,8 @@ class ClientRequest(OutgoingMessage):
         headers = options.get("headers")
         verbatim = headers is not None and not isinstance(headers, Mapping)
         if headers:
+            if verbatim:
+                self.headers = _ListedHeaders()
             self.headers.merge(headers)
         if verbatim or not options.get("set_host", True):
             extras = self._make_extras()
@@ -268,7 +297,7 @@ class ClientRequest(OutgoingMessage):
         """As `EventEmitter.on`; a `'socket'` listener that comes late is still told."""
         super().on(event, listener)
         if event == "socket" and self._connection is not None:
-            self.workers.soon(self._tell_socket)
+            self.workers.soon(ClientRequest._tell_socket, self)
         return self
 
     # --- out ---
@@ -324,10 +353,11 @@ class ClientRequest(OutgoingMessage):
         callback: Callable[..., object] | None = None,
     ) -> bool:
         """Send the last piece, if any, and complete the request: see `OutgoingMessage.end`."""
-        if self._stage is not OPEN or callback is not None or self.extras is not None:
+        if self._stage is not OPEN or callback is not None:
             return super().end(data, encoding, callback)
         options = self.options
-        if data is None and type(options) is Address and not self.headers and self.should_keep_alive:
+        plain = type(options) is Address and not self.headers and self.extras is None
+        if data is None and plain and self.should_keep_alive:
             whole = options.head
             self._framing, self._announced = LENGTH, 0
         else:
@@ -531,7 +561,7 @@ class ClientRequest(OutgoingMessage):
         if self.extras is not None:
             self._apply_options()
         if self._listeners is not None:
-            self.workers.soon(self._tell_socket)
+            self.workers.soon(ClientRequest._tell_socket, self)
         if self._backlog is not None:
             self.take_turn()
 
@@ -549,14 +579,14 @@ class ClientRequest(OutgoingMessage):
     def informed(self, message: IncomingMessage) -> None:
         """In the hub: an interim answer."""
         if self._listeners is not None:
-            self.workers.enter(self._tell_information, message)
+            self.workers.enter(ClientRequest._tell_information, self, message)
 
     def responded(self, message: IncomingMessage) -> None:
         """In the hub: the head of the response."""
         self._response = message
         self._replay = None
         if self.is_heard:
-            self.workers.enter(self._tell_response, message)
+            self.workers.enter(ClientRequest._tell_response, self, message)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.switch(None)
@@ -568,7 +598,7 @@ class ClientRequest(OutgoingMessage):
         self._connection = self._replay = None
         event = "connect" if self.method == "CONNECT" else "upgrade"
         if self.listener_count(event):
-            self.workers.enter(self._tell_handed_over, event, message, socket, rest)
+            self.workers.enter(ClientRequest._tell_handed_over, self, event, message, socket, rest)
         elif self._waiter is None:
             socket.destroy()
         else:
@@ -590,12 +620,12 @@ class ClientRequest(OutgoingMessage):
         if waiter is not None:
             self._failure_told = True
             gevent.get_hub().loop.run_callback(waiter.switch, None)
-        self.workers.soon(self._tell_failure, callbacks, error)
+        self.workers.soon(ClientRequest._tell_failure, self, callbacks, error)
 
-    def completed(self) -> None:
-        """The exchange is over."""
+    def completed(self, *, cut: bool = False) -> None:
+        """The exchange is over, or its response was `cut`."""
         if self._course is UNDER_WAY:
-            self._course = OVER
+            self._course = FAILED if cut else OVER
         elif self._course is DESTROYED:
             self._course = FAILED
         else:
@@ -610,7 +640,8 @@ class ClientRequest(OutgoingMessage):
         if self._listeners is not None and self.listener_count("close"):
             self.workers.soon(deliver, self, "close")
 
-    # --- in a worker: the listeners ---
+    # --- in a worker: the listeners. They are entered with the request as an argument, not as methods of it: a worker
+    # keeps its last task until the next, and with it the request that a connection waits to see dropped ---
 
     def _tell_socket(self) -> None:
         if self.listener_count("socket") and not self._make_extras().socket_told:

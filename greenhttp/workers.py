@@ -51,7 +51,7 @@ class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the che
                     task(args[0], args[1])
                 else:
                     task(*args)
-                del args  # or they would live until the next task
+                del task, args, self.task  # or they, and what they are bound to, would live until the next task
                 if len(spare) >= MAX_SPARE:
                     return
                 spare.append(self)
