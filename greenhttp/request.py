@@ -297,7 +297,7 @@ class ClientRequest(OutgoingMessage):
         """As `EventEmitter.on`; a `'socket'` listener that comes late is still told."""
         super().on(event, listener)
         if event == "socket" and self._connection is not None:
-            self.workers.soon(self._tell_socket)
+            self.workers.soon(ClientRequest._tell_socket, self)
         return self
 
     # --- out ---
@@ -353,10 +353,11 @@ class ClientRequest(OutgoingMessage):
         callback: Callable[..., object] | None = None,
     ) -> bool:
         """Send the last piece, if any, and complete the request: see `OutgoingMessage.end`."""
-        if self._stage is not OPEN or callback is not None or self.extras is not None:
+        if self._stage is not OPEN or callback is not None:
             return super().end(data, encoding, callback)
         options = self.options
-        if data is None and type(options) is Address and not self.headers and self.should_keep_alive:
+        plain = type(options) is Address and not self.headers and self.extras is None
+        if data is None and plain and self.should_keep_alive:
             whole = options.head
             self._framing, self._announced = LENGTH, 0
         else:
@@ -560,7 +561,7 @@ class ClientRequest(OutgoingMessage):
         if self.extras is not None:
             self._apply_options()
         if self._listeners is not None:
-            self.workers.soon(self._tell_socket)
+            self.workers.soon(ClientRequest._tell_socket, self)
         if self._backlog is not None:
             self.take_turn()
 
@@ -578,14 +579,14 @@ class ClientRequest(OutgoingMessage):
     def informed(self, message: IncomingMessage) -> None:
         """In the hub: an interim answer."""
         if self._listeners is not None:
-            self.workers.enter(self._tell_information, message)
+            self.workers.enter(ClientRequest._tell_information, self, message)
 
     def responded(self, message: IncomingMessage) -> None:
         """In the hub: the head of the response."""
         self._response = message
         self._replay = None
         if self.is_heard:
-            self.workers.enter(self._tell_response, message)
+            self.workers.enter(ClientRequest._tell_response, self, message)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.switch(None)
@@ -597,7 +598,7 @@ class ClientRequest(OutgoingMessage):
         self._connection = self._replay = None
         event = "connect" if self.method == "CONNECT" else "upgrade"
         if self.listener_count(event):
-            self.workers.enter(self._tell_handed_over, event, message, socket, rest)
+            self.workers.enter(ClientRequest._tell_handed_over, self, event, message, socket, rest)
         elif self._waiter is None:
             socket.destroy()
         else:
@@ -619,7 +620,7 @@ class ClientRequest(OutgoingMessage):
         if waiter is not None:
             self._failure_told = True
             gevent.get_hub().loop.run_callback(waiter.switch, None)
-        self.workers.soon(self._tell_failure, callbacks, error)
+        self.workers.soon(ClientRequest._tell_failure, self, callbacks, error)
 
     def completed(self, *, cut: bool = False) -> None:
         """The exchange is over, or its response was `cut`."""
@@ -639,7 +640,8 @@ class ClientRequest(OutgoingMessage):
         if self._listeners is not None and self.listener_count("close"):
             self.workers.soon(deliver, self, "close")
 
-    # --- in a worker: the listeners ---
+    # --- in a worker: the listeners. They are entered with the request as an argument, not as methods of it: a worker
+    # keeps its last task until the next, and with it the request that a connection waits to see dropped ---
 
     def _tell_socket(self) -> None:
         if self.listener_count("socket") and not self._make_extras().socket_told:

@@ -160,7 +160,8 @@ class Inflow:
         self.flow = flow
         if flow is Flow.FLOWING and not self.pumping:
             self.pumping = True
-            self.workers.soon(self._pump)
+            # the owner is kept until then: whoever listens need not keep it
+            self.workers.soon(self._pump, self._owner())
 
     def take(self, limit: int = -1) -> bytes:
         """The oldest chunk, or its first `limit` bytes; b'' if there is none."""
@@ -223,10 +224,10 @@ class Inflow:
                 owner._at_end()
         return self.progress is Progress.ENDED
 
-    def _pump(self) -> None:
+    def _pump(self, owner: Readable | None = None) -> None:
         """In a worker: 'data' for what there is, then 'end' if that is next. A blocked listener holds it, and so
         the source."""
-        owner = self._owner()
+        owner = owner or self._owner()
         try:
             while owner is not None and self.flow is Flow.FLOWING and self.progress is not Progress.LOST:
                 if self.chunks:
