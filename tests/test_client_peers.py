@@ -168,6 +168,24 @@ def test_node_serves_many_at_once_on_few_connections(node: int, ask: Ask) -> Non
 
 
 @needs("node")
+@pytest.mark.parametrize("options", [{}, {"timeout": 5}, {"headers": [("Host", "a")]}, {"method": "PUT"}])
+def test_a_request_that_node_drops_on_a_used_connection_is_sent_again(
+    node: int, ask: Ask, options: dict[str, Any]
+) -> None:
+    assert [body_of(ask(node, "/once", **options)) for _ in range(3)] == [b"ok"] * 3
+
+
+@needs("node")
+def test_a_post_that_node_drops_on_a_used_connection_is_an_error_that_says_so(node: int, ask: Ask) -> None:
+    assert body_of(ask(node, "/once", "POST")) == b"ok"
+    req = ask(node, "/once", "POST")
+    with pytest.raises(ConnectionResetError):
+        body_of(req)
+
+    assert req.reused_socket
+
+
+@needs("node")
 def test_node_is_told_to_close_without_an_agent(node: int, ask: Ask) -> None:
     answers = {body_of(ask(node, "/connection", agent=False)) for _ in range(3)}
 

@@ -33,6 +33,10 @@ const paths = {
     res.setHeader('Set-Cookie', ['a=1', 'b=2']);
     res.end(JSON.stringify([req.method, req.rawHeaders]));
   },
+  '/once': (req, res) => { // it says that it keeps the connection, and drops it at the next request
+    if (req.socket.served) req.socket.destroy();
+    else { req.socket.served = true; res.end('ok'); }
+  },
   '/refuse': (req, res) => { res.writeHead(413, { Connection: 'close' }); res.end('too large'); },
   '/reset': (req, res) => {
     res.setHeader('Content-Length', 8);
