@@ -472,8 +472,16 @@ class ClientConnection:
     def timed_out(self) -> bool:
         """In the hub, nothing was sent or received for the request's timeout. Returns whether to go on."""
         request = self._request or (self._unclaimed() if self._unclaimed is not None else None)
-        if request is not None and request.listener_count("timeout"):
-            self._workers.enter(deliver, request, "timeout")
+        message = self._message() if self._message is not None else None
+        request_listens = request is not None and request.listener_count("timeout") > 0
+        message_listens = message is not None and message.listener_count("timeout") > 0
+        if request_listens or message_listens:
+            told, self._told = self._told, self.socket.last_activity
+            if told != self._told:  # once for each silence
+                if request_listens:
+                    self._workers.enter(deliver, request, "timeout")
+                if message_listens:
+                    self._workers.enter(deliver, message, "timeout", self.socket)
             return True
         reader_waits = self._inflow is not None and self._inflow.waiter is not None
         if reader_waits or self.socket.writer_waits or (request is not None and request.is_awaited):
@@ -481,7 +489,7 @@ class ClientConnection:
             self.socket.destroy(
                 PeerTimeoutError(f"nothing came from {self.name} for {self.socket.timeout} s", code="ETIMEDOUT")
             )
-        return request is not None or (self._message is not None and self._message() is not None)
+        return request is not None or message is not None
 
 
 def _lost(cause: Exception) -> ConnectionLostError:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import gevent
-from gevent.hub import Waiter
+from greenlet import greenlet
 
 from .agent import Agent, default_agents
 from .client_connection import ClientConnection, hang_up
@@ -171,6 +171,7 @@ class ClientRequest(OutgoingMessage):
         agent: Agent | Literal[False] | None = None,
         callback: Listener | None = None,
     ) -> None:
+        self._failure_told = True  # first: `__del__` asks for it
         self._listeners = None
         self.socket = None
         self.headers = OutgoingHeaders()
@@ -189,10 +190,9 @@ class ClientRequest(OutgoingMessage):
         self.reused_socket = False
         self._connection: ClientConnection | None = None
         self._response: IncomingMessage | None = None
-        self._waiter: Waiter[None] | None = None  # of the greenlet in `get_response()`
+        self._waiter: greenlet | None = None  # that is in `get_response()`
         self._replay: bytes | None = None  # all of it, if it may be sent twice
         self._failure: Exception | None = None
-        self._failure_told = True
         self._course = UNDER_WAY
         protocol = pool.protocol
         if protocol is not None and options["protocol"] != protocol:
@@ -297,7 +297,7 @@ class ClientRequest(OutgoingMessage):
         """As `EventEmitter.on`; a `'socket'` listener that comes late is still told."""
         super().on(event, listener)
         if event == "socket" and self._connection is not None:
-            self.workers.soon(ClientRequest._tell_socket, self)
+            self.workers.soon(self._tell_socket)
         return self
 
     # --- out ---
@@ -356,8 +356,8 @@ class ClientRequest(OutgoingMessage):
         if self._stage is not OPEN or callback is not None:
             return super().end(data, encoding, callback)
         options = self.options
-        plain = type(options) is Address and not self.headers and self.extras is None
-        if data is None and plain and self.should_keep_alive:
+        plain = data is None and not self.headers and self.extras is None and self.should_keep_alive
+        if plain and type(options) is Address:
             whole = options.head
             self._framing, self._announced = LENGTH, 0
         else:
@@ -445,10 +445,14 @@ class ClientRequest(OutgoingMessage):
         return self._response
 
     def _wait_for_response(self, timeout: float | None) -> None:
-        waiter = self._waiter = Waiter()
+        current, hub = gevent.getcurrent(), gevent.get_hub()
+        if current is hub:
+            raise MessageStateError("the hub cannot wait for a response: call get_response() in a greenlet")
         limit = gevent.Timeout.start_new(timeout) if timeout is not None else None
         try:
-            waiter.get()
+            while self._response is None and self._failure is None:
+                self._waiter = current
+                _switch(hub)
         except BaseException as interrupted:
             self._waiter = None
             self.destroy()
@@ -561,7 +565,7 @@ class ClientRequest(OutgoingMessage):
         if self.extras is not None:
             self._apply_options()
         if self._listeners is not None:
-            self.workers.soon(ClientRequest._tell_socket, self)
+            self.workers.soon(self._tell_socket)
         if self._backlog is not None:
             self.take_turn()
 
@@ -579,14 +583,14 @@ class ClientRequest(OutgoingMessage):
     def informed(self, message: IncomingMessage) -> None:
         """In the hub: an interim answer."""
         if self._listeners is not None:
-            self.workers.enter(ClientRequest._tell_information, self, message)
+            self.workers.enter(self._tell_information, message)
 
     def responded(self, message: IncomingMessage) -> None:
         """In the hub: the head of the response."""
         self._response = message
         self._replay = None
         if self.is_heard:
-            self.workers.enter(ClientRequest._tell_response, self, message)
+            self.workers.enter(self._tell_response, message)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.switch(None)
@@ -598,7 +602,7 @@ class ClientRequest(OutgoingMessage):
         self._connection = self._replay = None
         event = "connect" if self.method == "CONNECT" else "upgrade"
         if self.listener_count(event):
-            self.workers.enter(ClientRequest._tell_handed_over, self, event, message, socket, rest)
+            self.workers.enter(self._tell_handed_over, event, message, socket, rest)
         elif self._waiter is None:
             socket.destroy()
         else:
@@ -620,7 +624,7 @@ class ClientRequest(OutgoingMessage):
         if waiter is not None:
             self._failure_told = True
             gevent.get_hub().loop.run_callback(waiter.switch, None)
-        self.workers.soon(ClientRequest._tell_failure, self, callbacks, error)
+        self.workers.soon(self._tell_failure, callbacks, error)
 
     def completed(self, *, cut: bool = False) -> None:
         """The exchange is over, or its response was `cut`."""
@@ -640,8 +644,7 @@ class ClientRequest(OutgoingMessage):
         if self._listeners is not None and self.listener_count("close"):
             self.workers.soon(deliver, self, "close")
 
-    # --- in a worker: the listeners. They are entered with the request as an argument, not as methods of it: a worker
-    # keeps its last task until the next, and with it the request that a connection waits to see dropped ---
+    # --- in a worker: the listeners ---
 
     def _tell_socket(self) -> None:
         if self.listener_count("socket") and not self._make_extras().socket_told:
