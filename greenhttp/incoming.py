@@ -156,9 +156,10 @@ class IncomingMessage(Readable):
     def read(self, size: int | None = -1) -> Any:
         """As `Readable.read`; a body that came with its head is handed over as it is."""
         head = self._head
-        if self._inflow is not None or self._listeners is not None or not head.body or size not in (-1, None):
+        body = head.body
+        if not body or self._inflow is not None or self._listeners is not None or (size != -1 and size is not None):
             return super().read(size)
-        body, head.body = head.body, None
+        head.body = None
         return body
 
     def on(self: _Self, event: str, listener: Listener) -> _Self:

@@ -36,6 +36,7 @@ from .workers import Workers, deliver, log
 __all__ = ["Address", "ClientRequest", "host_header"]
 
 _Self = TypeVar("_Self", bound="ClientRequest")
+_switch = greenlet.switch  # the hub's own `switch` would first ask the greenlet what to do on leaving
 
 MAX_HEADERS_COUNT = 1000  # lines of a response
 # Requests with these methods have a body only if somebody writes one (RFC 9110 section 9.3).
@@ -589,11 +590,12 @@ class ClientRequest(OutgoingMessage):
         """In the hub: the head of the response."""
         self._response = message
         self._replay = None
-        if self.is_heard:
+        if self._listeners is not None and self.is_heard:
             self.workers.enter(self._tell_response, message)
-        waiter, self._waiter = self._waiter, None
+        waiter = self._waiter
         if waiter is not None:
-            waiter.switch(None)
+            self._waiter = None
+            waiter.switch()
 
     def handed_over(self, message: IncomingMessage, socket: Socket, rest: bytes) -> None:
         """In the hub: the connection leaves HTTP."""
@@ -607,9 +609,7 @@ class ClientRequest(OutgoingMessage):
             socket.destroy()
         else:
             socket.unread(rest)
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.switch(None)
+        self._wake()
         self._tell_close_soon()
 
     def failed(self, error: Exception) -> None:
@@ -620,11 +620,16 @@ class ClientRequest(OutgoingMessage):
         self._connection = self._replay = None
         self._failure, self._failure_told = error, False
         callbacks = self._give_up(error)
+        if self._waiter is not None:
+            self._failure_told = True
+            gevent.get_hub().loop.run_callback(self._wake)
+        self.workers.soon(self._tell_failure, callbacks, error)
+
+    def _wake(self) -> None:
+        """In the hub: the greenlet in `get_response()` goes on, if it is still there."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            self._failure_told = True
-            gevent.get_hub().loop.run_callback(waiter.switch, None)
-        self.workers.soon(self._tell_failure, callbacks, error)
+            waiter.switch()
 
     def completed(self, *, cut: bool = False) -> None:
         """The exchange is over, or its response was `cut`."""
