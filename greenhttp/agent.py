@@ -277,7 +277,9 @@ class Agent(EventEmitter):
             self._serve_waiting(name)
             raise
         else:
-            self._dialed(request)
+            if self._dialed(request) is None:
+                socket.destroy()  # it came before the end that it was to be stopped with
+                return
             connection = ClientConnection(self, name, socket)
             if self.keep_alive:
                 socket.set_keep_alive(True, self.keep_alive_delay)
