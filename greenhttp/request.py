@@ -109,6 +109,25 @@ class _ListedHeaders(OutgoingHeaders):
         return super().encode() if self.lines is None else self.lines
 
 
+class _Failure:
+    """The error that a request ended with. If nobody has heard of it when the request is dropped, it is logged."""
+
+    __slots__ = ("_error", "_told", "_what")
+
+    def __init__(self, error: Exception, what: str) -> None:
+        self._error, self._what = error, what
+        self._told = False
+
+    def tell(self) -> Exception:
+        """The error, for somebody who hears of it."""
+        self._told = True
+        return self._error
+
+    def __del__(self) -> None:
+        if not self._told:
+            log.error("%s failed, and nobody was told: %s", self._what, self._error)
+
+
 class _Course(enum.IntEnum):
     """What has become of a request's exchange."""
 
@@ -141,7 +160,6 @@ class ClientRequest(OutgoingMessage):
         "_connection",
         "_course",
         "_failure",
-        "_failure_told",
         "_replay",
         "_response",
         "_waiter",
@@ -172,7 +190,6 @@ class ClientRequest(OutgoingMessage):
         agent: Agent | Literal[False] | None = None,
         callback: Listener | None = None,
     ) -> None:
-        self._failure_told = True  # first: `__del__` asks for it
         self._listeners = None
         self.socket = None
         self.headers = OutgoingHeaders()
@@ -193,7 +210,7 @@ class ClientRequest(OutgoingMessage):
         self._response: IncomingMessage | None = None
         self._waiter: greenlet | None = None  # that is in `get_response()`
         self._replay: bytes | None = None  # all of it, if it may be sent twice
-        self._failure: Exception | None = None
+        self._failure: _Failure | None = None
         self._course = UNDER_WAY
         protocol = pool.protocol
         if protocol is not None and options["protocol"] != protocol:
@@ -224,10 +241,6 @@ class ClientRequest(OutgoingMessage):
     def __exit__(self, *_: object) -> None:
         if self._course is UNDER_WAY:
             self.destroy()
-
-    def __del__(self) -> None:
-        if not self._failure_told:
-            log.error("%r failed, and nobody was told: %s", self, self._failure)
 
     def _make_extras(self) -> _ClientExtras:
         if self.extras is None:
@@ -441,8 +454,7 @@ class ClientRequest(OutgoingMessage):
             self._wait_for_response(timeout)
         if self._response is None:
             assert self._failure is not None
-            self._failure_told = True
-            raise self._failure
+            raise self._failure.tell()
         return self._response
 
     def _wait_for_response(self, timeout: float | None) -> None:
@@ -459,7 +471,8 @@ class ClientRequest(OutgoingMessage):
             self.destroy()
             if interrupted is not limit:
                 raise
-            self._failure = PeerTimeoutError(f"no response from {self.where} within {timeout} s", code="ETIMEDOUT")
+            late = PeerTimeoutError(f"no response from {self.where} within {timeout} s", code="ETIMEDOUT")
+            self._failure = _Failure(late, repr(self))
         finally:
             self._waiter = None
             if limit is not None:
@@ -484,7 +497,8 @@ class ClientRequest(OutgoingMessage):
             else:
                 self.failed(error or hang_up())
                 self.agent.request_dropped(self)
-            self._failure_told = True  # the caller knows
+            if self._failure is not None:
+                self._failure.tell()  # the caller knows
         return self
 
     @property
@@ -618,10 +632,10 @@ class ClientRequest(OutgoingMessage):
             return
         self._course = FAILED
         self._connection = self._replay = None
-        self._failure, self._failure_told = error, False
+        self._failure = _Failure(error, repr(self))
         callbacks = self._give_up(error)
         if self._waiter is not None:
-            self._failure_told = True
+            self._failure.tell()
             gevent.get_hub().loop.run_callback(self._wake)
         self.workers.soon(self._tell_failure, callbacks, error)
 
@@ -672,7 +686,8 @@ class ClientRequest(OutgoingMessage):
     def _tell_failure(self, callbacks: list[Callable[..., object]], error: Exception) -> None:
         self._tell_callbacks(callbacks, error)
         if self.listener_count("error"):
-            self._failure_told = True
+            if self._failure is not None:
+                self._failure.tell()
             deliver(self, "error", error)
         deliver(self, "close")
 
