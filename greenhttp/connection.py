@@ -1,10 +1,8 @@
 """One connection of a server: the owner of its socket, its parser and its queue of exchanges.
 
-Requests may be answered in any order; their answers leave in the order of the requests. The response in front has
-its turn
-on the socket, those behind it hold their bytes. Everything here runs in the hub or in the greenlet whose call
-caused it, never
-blocks, and enters workers for all user code.
+Requests may be answered in any order; their answers leave in the order of the requests. The response in front has its
+turn on the socket, those behind it hold their bytes. Everything here runs in the hub or in the greenlet whose call
+caused it, never blocks, and enters workers for all user code.
 """
 
 from __future__ import annotations

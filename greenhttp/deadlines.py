@@ -1,7 +1,6 @@
 """Coarse deadlines for many connections, with one timer for all of them.
 
-A connection that keeps being active costs nothing here: it stays where its first deadline put it, and when that
-strikes
+A connection that keeps being active costs nothing here: it stays where its first deadline put it, and when that strikes
 it is asked for the next one. Far deadlines are grouped by the second, near ones by the hundredth of a second.
 """
 

@@ -202,8 +202,7 @@ def flat_fields(fields: Sequence[bytes]) -> HeaderList:
 def incoming_headers(fields: Sequence[bytes]) -> dict[str, Any]:
     """Received fields as the mapping that users see (reference: `message.headers`).
 
-    Keys are lower-case. Lines of one name are joined with `', '`, those of `cookie` with `'; '`; `set-cookie` is
-    always
+    Keys are lower-case. Lines of one name are joined with `', '`, those of `cookie` with `'; '`; `set-cookie` is always
     a list; for names that can only have one value the first counts.
     """
     headers: dict[str, Any] = {}

@@ -81,11 +81,9 @@ class Server(EventEmitter):
         http_allow_half_open: still answer a client that has ended its side.
 
     Events:
-        'request' (request, response), 'check_continue' (request, response), 'connect' and 'upgrade' (request,
-        socket, head),
-        'connection' (socket), 'client_error' (exception, socket), 'timeout' (socket), 'listening' (), 'closing'
-        (): `close()` was
-        called, 'close' (): the last connection is gone.
+        'request' (request, response), 'check_continue' (request, response), 'connect' and 'upgrade' (request, socket,
+        head), 'connection' (socket), 'client_error' (exception, socket), 'timeout' (socket), 'listening' (), 'closing'
+        (): `close()` was called, 'close' (): the last connection is gone.
     """
 
     __slots__ = (

@@ -1,8 +1,8 @@
 """The transport: one non-blocking socket, driven by the hub, without a greenlet of its own.
 
 An `Owner` (an HTTP connection) gets the bytes as they come. Without one, after an upgrade, the socket is a duplex
-stream
-for users. What the kernel does not take at once waits in a queue; a write watcher exists only while there is one.
+stream for users. What the kernel does not take at once waits in a queue; a write watcher exists only while there is
+one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Flow control for bytes that come in, and what both directions share.
 
 A `Readable` can be used in two styles, and both see the same bytes, the same end and the same errors: blocking and
-file-like (`read()`, iteration), or with events (`'data'`, `'end'`, `pipe()`). What has come and was not yet taken
-waits in
-an `Inflow`; when that is over its high-water mark, the source is not read any further.
+file-like (`read()`, iteration), or with events (`'data'`, `'end'`, `pipe()`). What has come and was not yet taken waits
+in an `Inflow`; when that is over its high-water mark, the source is not read any further.
 """
 
 from __future__ import annotations

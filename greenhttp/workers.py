@@ -1,9 +1,8 @@
 """The greenlets that run user code: handlers and listeners never run in the hub.
 
-A worker is a real `gevent.Greenlet` (so `gevent.kill`, `gevent.Timeout` and `gevent.local` work in it) that the
-hub enters
-directly, without the detour over the loop's queue. When its task blocks or ends, control is back in the hub. It then
-waits for the next task, with a fresh `contextvars` context for each.
+A worker is a real `gevent.Greenlet` (so `gevent.kill`, `gevent.Timeout` and `gevent.local` work in it) that the hub
+enters directly, without the detour over the loop's queue. When its task blocks or ends, control is back in the hub. It
+then waits for the next task, with a fresh `contextvars` context for each.
 """
 
 from __future__ import annotations
