@@ -1,7 +1,8 @@
-"""Who takes part: servers in the servers' scenarios, clients in the clients'.
+"""Who takes part: servers in the servers' scenarios, those that speak TLS in the TLS ones, clients in the clients'.
 
 To add a server: write a program that prints its port on the first line and what it is on the second, serves the
-paths of `servers/greenhttp_server.py`, and give it a line here. To add a client: write a program that takes the
+paths of `servers/greenhttp_server.py`, and give it a line here; one that takes `--cert FILE --key FILE` may have a
+line among the TLS servers too. To add a client: write a program that takes the
 arguments and prints the line of JSON of `clients/tally.py`, and give it a line here.
 """
 
@@ -11,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CLIENTS", "ROOT", "SERVERS", "Contender"]
+__all__ = ["CLIENTS", "ROOT", "SERVERS", "TLS_SERVERS", "Contender"]
 
 _HERE = Path(__file__).resolve().parent
 ROOT = _HERE.parent  # the programs run from here and so find this tree's greenhttp
@@ -19,11 +20,16 @@ ROOT = _HERE.parent  # the programs run from here and so find this tree's greenh
 
 @dataclass(frozen=True)
 class Contender:
-    """Its name is unique among the servers, and among the clients."""
+    """Its name is unique in its role."""
 
     name: str
-    role: str  # "server" or "client"
+    role: str  # "server", "TLS server" or "client"
     command: tuple[str, ...]
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is a server that gets a certificate and speaks TLS."""
+        return self.role == "TLS server"
 
     def __str__(self) -> str:
         return self.name if self.role == "server" else f"{self.name} {self.role}"
@@ -31,6 +37,10 @@ class Contender:
 
 def _server(name: str, *command: str) -> Contender:
     return Contender(name, "server", command)
+
+
+def _tls_server(name: str, *command: str) -> Contender:
+    return Contender(name, "TLS server", command)
 
 
 def _client(name: str, *command: str) -> Contender:
@@ -41,11 +51,19 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"benchmarks.{module}", *arguments)
 
 
+_GREENHTTP_SERVER = _python("servers.greenhttp_server")
+_NODE_SERVER = ("node", str(_HERE / "servers" / "node_server.js"))
+
 SERVERS = (
-    _server("greenhttp", *_python("servers.greenhttp_server")),
-    _server("node", "node", str(_HERE / "servers" / "node_server.js")),
+    _server("greenhttp", *_GREENHTTP_SERVER),
+    _server("node", *_NODE_SERVER),
     _server("pywsgi", *_python("servers.pywsgi_server")),
     _server("pywsgi-nodelay", *_python("servers.pywsgi_server", "--nodelay")),
+)
+
+TLS_SERVERS = (
+    _tls_server("greenhttp", *_GREENHTTP_SERVER),
+    _tls_server("node", *_NODE_SERVER),
 )
 
 CLIENTS = (

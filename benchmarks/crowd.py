@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import select
 import socket
+import ssl
 from types import TracebackType
 
 from .exchange import TIMEOUT, receive
@@ -18,10 +19,14 @@ _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); the socket module names it from Python 3
 
 
 class Crowd:
-    """A context manager that closes all of its connections on leaving."""
+    """A context manager that closes all of its connections on leaving.
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    Args:
+        context: of our side, if the server speaks TLS.
+    """
+
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
+        self._port, self._context = port, context
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Crowd:
@@ -66,6 +71,7 @@ class Crowd:
             raise VoidRunError(f"{len(ready)} of {len(self)} waiting connections were closed or answered")
 
     def _connect(self) -> socket.socket:
+        number = len(self)
         sock = socket.socket()
         self._sockets.append(sock)
         sock.settimeout(TIMEOUT)
@@ -73,4 +79,6 @@ class Crowd:
         sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((f"127.0.0.{1 + len(self) // _PORTS}", 0))
         sock.connect(("127.0.0.1", self._port))
+        if self._context is not None:
+            sock = self._sockets[number] = self._context.wrap_socket(sock, server_hostname="127.0.0.1")
         return sock

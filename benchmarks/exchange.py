@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,15 +23,18 @@ class Exchange:
     body: bytes | None = None
     chunked: bool = False  # how the reply is framed: in chunks, else by Content-Length
 
-    def check(self, port: int) -> None:
+    def check(self, port: int, context: ssl.SSLContext | None = None) -> None:
         """Ask once and compare everything.
+
+        Args:
+            context: of our side, of a server that speaks TLS.
 
         Raises:
             VoidRunError: status, fields or body are not what they should be.
         """
         name = "Transfer-Encoding" if self.chunked else "Content-Length"
         framing = "chunked" if self.chunked else str(len(self.reply))
-        with asked(port, self.method, self.path, self.body) as response:
+        with asked(port, self.method, self.path, self.body, context=context) as response:
             receive(response, self.reply)
             for field, wanted in (("Content-Type", "text/plain"), (name, framing)):
                 if response.getheader(field) != wanted:
@@ -44,13 +48,18 @@ def asked(
     path: str,
     body: bytes | Iterable[bytes] | None = None,
     headers: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
     """The response to a request on a connection of its own, which is closed on leaving.
 
     Raises:
         VoidRunError: the exchange broke, here or while the response was read inside.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+        if context is None
+        else http.client.HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT, context=context)
+    )
     try:
         connection.request(method, path, body, headers or {})
         yield connection.getresponse()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import select
+import ssl
 import subprocess
 import tempfile
 from types import TracebackType
 
-from . import procfs
+from . import procfs, tls
 from .contenders import ROOT, Contender
 from .process import last_words, stop
 from .results import VoidRunError
@@ -20,7 +21,7 @@ START_TIMEOUT = 15.0  # seconds until the port must be known; importing takes we
 
 
 class Server:
-    """A context manager: inside, `port` answers on 127.0.0.1.
+    """A context manager: inside, `port` answers on 127.0.0.1; over TLS if `context`, of a client, is not None.
 
     Raises:
         VoidRunError: on entering, if the program cannot be started or ends before it has told its port.
@@ -29,13 +30,19 @@ class Server:
     def __init__(self, contender: Contender, core: int) -> None:
         self._contender, self._core = contender, core
         self.port = 0
+        self.context: ssl.SSLContext | None = None
         self.about = ""  # versions, in the server's own words
 
     def __enter__(self) -> Server:
+        command = self._contender.command
+        if self._contender.secure:
+            ours = tls.identity()
+            command = (*command, "--cert", str(ours.cert), "--key", str(ours.key))
+            self.context = ours.context
         self._errors = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
-                self._contender.command,
+                command,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -46,7 +53,7 @@ class Server:
             )
         except OSError as error:
             self._errors.close()
-            raise VoidRunError(f"{self._contender.command[0]}: {error.strerror}") from error
+            raise VoidRunError(f"{command[0]}: {error.strerror}") from error
         try:
             self._read_port()
         except BaseException:

@@ -34,14 +34,14 @@ class Report:
         return self.requests / self.seconds
 
 
-def run(load: Load, port: int, path: str, seconds: int) -> Report:
-    """Load the server for about `seconds`.
+def run(load: Load, port: int, path: str, seconds: int, *, secure: bool = False) -> Report:
+    """Load the server for about `seconds`, over TLS if `secure`: with one handshake a connection, before the first.
 
     Raises:
         VoidRunError: wrk counted an error of any kind, or no answer at all.
     """
     options = ("-t", "1", "-c", str(load.connections), "-d", str(seconds), "-s", str(_SCRIPT))
-    url = f"http://127.0.0.1:{port}{path}"
+    url = f"{'https' if secure else 'http'}://127.0.0.1:{port}{path}"
     command = ("wrk", *options, url, "--", str(load.pipelined), str(load.body))
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _GRACE)

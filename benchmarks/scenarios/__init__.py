@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ..contenders import TLS_SERVERS
 from ..exchange import Exchange
 from ..payloads import DOWNLOAD, HELLO, PAGE
 from ..wrk import Load
 from .asking import PAGES, Asking
 from .base import Scenario
 from .churn import Churn
-from .idle import Idle
+from .handshakes import Handshakes
+from .idle import Idle, TLSIdle
 from .large_download import FastDownload, SlowDownload
 from .loaded import BODIES, Loaded
 from .parked import Parked
@@ -48,6 +50,16 @@ SCENARIOS: tuple[Scenario, ...] = (
     SlowDownload(),
     Idle(),
     Parked(),
+    Loaded(
+        "tls-hello",
+        "13 bytes to 64 keep-alive TLS connections",
+        _HELLO,
+        Load(),
+        contenders=TLS_SERVERS,
+        programs=("wrk", "openssl"),
+    ),
+    Handshakes(),
+    TLSIdle(),
     Asking("client", "clients: GETs of 13 bytes from nginx, 64 at a time, keep-alive", _HELLO),
     Asking("client-100k", "clients: the same, of 100 KiB", Exchange("/page", PAGE), PAGES),
 )

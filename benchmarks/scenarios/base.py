@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from .. import tls
 from ..contenders import SERVERS, Contender
 from ..exchange import Exchange
 from ..payloads import HELLO
@@ -47,15 +48,17 @@ class Scenario(ABC):
 class ServerScenario(Scenario):
     """What is asked of servers."""
 
-    contenders = SERVERS
+    contenders: tuple[Contender, ...] = SERVERS
 
     def greet(self, contender: Contender, core: int) -> str:
         with Server(contender, core) as server:
-            Exchange("/hello", HELLO).check(server.port)
+            Exchange("/hello", HELLO).check(server.port, server.context)
             return server.about
 
     def run(self, contender: Contender, core: int, settings: Settings) -> Measurement:
         with Server(contender, core) as server:
+            if contender.secure:
+                tls.probe(server.port)
             self.check(server)
             try:
                 measurement = self.measure(server, settings)

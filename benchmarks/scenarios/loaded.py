@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import wrk
+from ..contenders import SERVERS, Contender
 from ..exchange import Exchange
 from ..payloads import MIB
 from ..results import (
@@ -32,6 +33,7 @@ class Loaded(ServerScenario):
     Args:
         exchange: what is asked; a POSTed body must be of `load.body` bytes.
         metrics: REQUESTS or BODIES.
+        contenders: SERVERS or TLS_SERVERS.
     """
 
     name: str
@@ -39,19 +41,20 @@ class Loaded(ServerScenario):
     exchange: Exchange
     load: wrk.Load
     metrics: tuple[Metric, ...] = REQUESTS
-
-    programs = ("wrk",)
+    contenders: tuple[Contender, ...] = SERVERS
+    programs: tuple[str, ...] = ("wrk",)
 
     def estimate(self, settings: Settings) -> float:
         return WARM_UP + settings.seconds + 0.5
 
     def check(self, server: Server) -> None:
-        self.exchange.check(server.port)
+        self.exchange.check(server.port, server.context)
 
     def measure(self, server: Server, settings: Settings) -> Measurement:
-        wrk.run(self.load, server.port, self.exchange.path, WARM_UP)
+        secure = server.context is not None
+        wrk.run(self.load, server.port, self.exchange.path, WARM_UP, secure=secure)
         before = server.cpu_seconds()
-        report = wrk.run(self.load, server.port, self.exchange.path, settings.seconds)
+        report = wrk.run(self.load, server.port, self.exchange.path, settings.seconds, secure=secure)
         cpu = server.cpu_seconds() - before
         size = len(self.exchange.reply)
         if report.received < report.requests * size:

@@ -1,8 +1,10 @@
-"""The contender greenhttp. The other servers do what this one does, path by path."""
+"""The contender greenhttp, over TLS if it gets a certificate. The other servers do what this one does, path by path."""
 
 from __future__ import annotations
 
+import argparse
 import platform
+import ssl
 
 import gevent
 
@@ -75,9 +77,17 @@ def handle(req: IncomingMessage, res: ServerResponse) -> None:
 
 
 if __name__ == "__main__":
-    server = greenhttp.create_server(handle)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cert")
+    parser.add_argument("--key")
+    identity = parser.parse_args()
+    if identity.cert is None:
+        server, tls = greenhttp.create_server(handle), ""
+    else:
+        server = greenhttp.https.create_server(handle, cert=identity.cert, key=identity.key)
+        tls = f", {ssl.OPENSSL_VERSION}"
     server.listen(0, "127.0.0.1")
     print(server.address()[1])
     versions = f"gevent {gevent.__version__}, Python {platform.python_version()}"
-    print(f"greenhttp {greenhttp.__version__}, {versions}", flush=True)
+    print(f"greenhttp {greenhttp.__version__}, {versions}{tls}", flush=True)
     server.serve_forever()

@@ -1,7 +1,10 @@
-// The contender Node. Path by path it does what greenhttp_server.py does.
+// The contender Node, over TLS if it gets a certificate. Path by path it does what greenhttp_server.py does.
 'use strict';
 
+const fs = require('fs');
 const http = require('http');
+const https = require('https');
+const { parseArgs } = require('util');
 
 // As in payloads.py.
 const HELLO = 'Hello, World!';
@@ -60,13 +63,18 @@ const ROUTES = {
   },
 };
 
-const server = http.createServer((req, res) => {
+function handle(req, res) {
   const query = req.url.indexOf('?');
   ROUTES[query < 0 ? req.url : req.url.slice(0, query)](req, res);
-});
+}
+
+const { cert, key } = parseArgs({ options: { cert: { type: 'string' }, key: { type: 'string' } } }).values;
+const server = cert
+  ? https.createServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key) }, handle)
+  : http.createServer(handle);
 
 server.keepAliveTimeout = 120000; // as greenhttp; by default Node ends idle connections after 5 s, in mid-measurement
 server.listen(0, '127.0.0.1', () => {
   console.log(server.address().port);
-  console.log(`Node ${process.version}`);
+  console.log(`Node ${process.version}` + (cert ? `, OpenSSL ${process.versions.openssl}` : ''));
 });
