@@ -357,6 +357,8 @@ class ClientConnection:
         self._phase = GONE
         self._let_go()
         socket.owner = None
+        if socket.timeout:
+            socket.set_timeout(0)  # it was the request's
         self.agent.connection_gone(self)
         request.handed_over(message, socket, rest)
 

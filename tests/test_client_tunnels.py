@@ -208,6 +208,13 @@ def test_the_request_is_over_when_the_socket_is_ours(serve, upgrade, agent):
         assert res.socket.read() == b"still here"
 
 
+def test_the_timeout_of_the_request_is_not_that_of_the_tunnel(serve, connect_to):
+    server = serve().on("connect", answering(ESTABLISHED))
+    socket = response_of(connect_to(server, timeout=LIMIT)).socket
+    assert socket.timeout == 0
+    socket.destroy()
+
+
 def test_a_server_without_a_listener_makes_get_response_raise(serve, upgrade):
     """Behaviour 7.2"""
     with pytest.raises(ConnectionResetError, match="socket hang up"):
