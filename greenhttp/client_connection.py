@@ -394,10 +394,10 @@ class ClientConnection:
         self.agent.connection_gone(self)
         if phase is BODY:
             lost = error or aborted_error()
+            if message is not None:
+                message.abort(lost)  # before a reader goes on
             if inflow is not None:
                 inflow.fail(lost)
-            if message is not None:
-                message.abort(lost)
         elif message is not None:
             message.exchange_over()
         if request is not None:
@@ -436,6 +436,8 @@ class ClientConnection:
         if self._is_current(message):
             self._held = None
             self._finish_if_read()
+        else:
+            message.exchange_over()  # it was here whole before anybody asked for it
 
     def message_dropped(self, message: IncomingMessage, error: Exception | None) -> None:
         """The user destroys the response."""

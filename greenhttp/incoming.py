@@ -202,7 +202,8 @@ class IncomingMessage(Readable):
         message."""
         if callback is not None:
             self.on("timeout", callback)
-        if not self._fate:  # else the connection may serve others by now
+        # else the connection may serve others by now
+        if not self._fate and not (self.complete and isinstance(self._head, ResponseHead)):
             self.socket.set_timeout(seconds)
         return self
 

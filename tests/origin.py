@@ -106,7 +106,8 @@ class Origin:
         """From now on: one answer to each request, on whatever connection; the last for all that follow. Returns the
         origin."""
         self._answers = list(answers)
-        self._running.spawn(self._accept_all)
+        if not self._running:
+            self._running.spawn(self._accept_all)
         return self
 
     def wait_for_request(self, count: int = 1) -> Request:
