@@ -43,6 +43,8 @@ class Exchange(Protocol):
     @property
     def all_sent(self) -> bool: ...
     @property
+    def may_leave(self) -> bool: ...
+    @property
     def is_heard(self) -> bool: ...
     @property
     def is_awaited(self) -> bool: ...
@@ -239,6 +241,11 @@ class ClientConnection:
             return
         message = IncomingMessage(head, self, self.socket)
         if framing.upgrade or (framing.final and request.method == "CONNECT"):
+            if not request.may_leave:
+                self.socket.destroy(
+                    RemoteProtocolError("Parse Error: an upgrade that was not asked for", code="HPE_INVALID_STATUS")
+                )
+                return
             head.body, head.complete = b"", True  # what follows is not HTTP
             self._hand_over(request, message)
             return

@@ -563,6 +563,11 @@ class ClientRequest(OutgoingMessage):
         return self._stage >= FINISHED
 
     @property
+    def may_leave(self) -> bool:
+        """Whether its connection may leave HTTP, because it has asked for that."""
+        return self.method == "CONNECT" or "upgrade" in self.headers
+
+    @property
     def is_heard(self) -> bool:
         """Whether somebody listens for the response."""
         return self._listeners is not None and self.listener_count("response") > 0

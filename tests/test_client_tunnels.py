@@ -208,6 +208,23 @@ def test_the_request_is_over_when_the_socket_is_ours(serve, upgrade, agent):
         assert res.socket.read() == b"still here"
 
 
+@pytest.mark.parametrize("event", ["response", "upgrade"])
+def test_an_upgrade_that_was_not_asked_for_is_an_error_and_leaves_no_socket(serve, connect_to, begin, event):
+    gone = AsyncResult()
+
+    def through_tunnel(options):  # whose other end answers whatever it likes
+        return response_of(connect_to(server)).socket
+
+    server = serve().on("connect", until_the_end(ESTABLISHED + SWITCH, gone))
+    heard = Heard()
+    req = begin(server, create_connection=through_tunnel, agent=None)
+    heard.listen(req, event)
+    with pytest.raises(greenhttp.RemoteProtocolError, match="not asked for"):
+        response_of(req)
+    assert b"GET / HTTP/1.1" in gone.get(timeout=LIMIT)
+    assert heard == []
+
+
 def test_the_timeout_of_the_request_is_not_that_of_the_tunnel(serve, connect_to):
     server = serve().on("connect", answering(ESTABLISHED))
     socket = response_of(connect_to(server, timeout=LIMIT)).socket
