@@ -294,6 +294,28 @@ def test_a_list_of_headers_is_sent_verbatim_and_without_a_host(origin):
     assert sent(origin, headers=headers).headers == headers
 
 
+def test_a_list_of_headers_that_is_changed_later_is_as_set_header(origin):
+    """Behaviour 4.5"""
+
+    def send(req):
+        assert req.get_header("x-A") == ["1", "2"]
+        req.set_header("X-B", "new")
+        req.remove_header("gone")
+        req.end()
+
+    headers = [("X-A", "1"), ("X-B", "old"), ("Gone", "1"), ("x-a", "2"), ("GONE", "2")]
+    seen = sent(origin, send, headers=headers, auth="a:b")
+    assert (seen.all("x-a"), seen.all("x-b"), seen.all("gone"), seen.all("host")) == (["1", "2"], ["new"], [], [])
+    assert seen.all("authorization") == ["Basic YTpi"]
+
+
+@pytest.mark.parametrize("bad", [[("X-A", "1"), ("X-B",)], ["X-A"], [5], "X-A: 1"])
+def test_a_list_that_is_no_list_of_headers_raises(bad):
+    """Behaviour 4.5"""
+    with pytest.raises((TypeError, ValueError)):
+        request(headers=bad)
+
+
 def test_a_mapping_of_headers_is_as_set_header(origin):
     """Behaviour 4.6, 2.18"""
     seen = sent(origin, headers={"X-List": ["a", "b"], "X-Number": 5, "x-latin": "caf\u00e9\t!"})
@@ -600,6 +622,29 @@ def test_write_callbacks_get_the_error(origin):
     assert (begun.writable_finished, begun.destroyed) == (False, True)
 
 
+def test_a_connection_that_fails_while_bytes_are_queued_tells_their_callbacks(origin):
+    """Behaviour 2.27, 2.30"""
+    heard = Heard()
+    begun = request(origin.url(), method="POST")
+    heard.listen(begun, "socket", "finish", "drain", "error", "close")
+    heard.wait_for("socket")
+    peer = origin.accept()
+    while begun.write(b"x" * 32768):
+        pass
+    begun.write(b"y", None, lambda error: heard.note("write", type(error)))
+    begun.end(b"z", None, lambda error: heard.note("end", type(error)))
+    assert (begun.writable_ended, begun.writable_finished) == (True, False)
+    peer.reset()
+    heard.wait_for("close")
+    heard.wait_for("end")
+    assert sorted(heard.names) == ["close", "end", "error", "socket", "write"]
+    for name in ("write", "end"):
+        assert issubclass(heard.wait_for(name)[0], ConnectionError)
+    assert (begun.writable_finished, begun.destroyed) == (False, True)
+    assert begun.write("harmless") is False
+    assert not begun.end()
+
+
 def test_a_write_before_there_is_a_connection_returns_false_and_drain_follows(origin):
     """Behaviour 2.28"""
     heard = Heard()
@@ -772,6 +817,23 @@ def test_an_expect_header_sends_the_head_at_once_and_continue_comes_before_respo
     peer.send(ok(b"done"))
     assert heard.wait_for("response")[0].read() == b"done"
     assert heard.names == ["continue", "response"]
+
+
+def test_an_expect_header_goes_out_at_once_over_a_kept_connection_too(origin, agent):
+    """Behaviour 4.12"""
+    origin.script(ok(b"first"))
+    assert fetch(origin.url(), agent=agent) == b"first"
+    heard = Heard()
+    origin.script(lambda peer: None)
+    begun = request(origin.url("/second"), agent=agent, headers={"Expect": "100-continue"})
+    heard.listen(begun, "continue", "response")
+    assert origin.wait_for_request(2)["expect"] == "100-continue"
+    origin.peers[0].send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    heard.wait_for("continue")
+    begun.end()
+    origin.peers[0].send(ok(b"second"))
+    assert heard.wait_for("response")[0].read() == b"second"
+    assert len(origin.peers) == 1
 
 
 def test_our_own_server_sends_100_to_a_request_that_expects_it(serve):
@@ -975,6 +1037,18 @@ def test_garbage_behind_a_complete_response_is_a_parse_error_after_it(origin, ag
     assert (str(error)[:11], error.code) == ("Parse Error", "HPE_INVALID_CONSTANT")
     heard.wait_for("close")
     assert heard.names == ["response", "end", "error", "close"]
+    assert peer.closed()
+    assert (agent.sockets, agent.free_sockets) == ({}, {})
+
+
+def test_garbage_behind_a_complete_response_does_not_cost_the_response_in_the_blocking_style(origin, agent):
+    """Behaviour 4.17"""
+    begun = greenhttp.get(origin.url(), agent=agent)
+    waiting = gevent.spawn(begun.get_response)
+    peer = origin.accept()
+    peer.answer(ok(b"whole") + b"more than asked for")
+    with bounded("the response"):
+        assert waiting.get().read() == b"whole"
     assert peer.closed()
     assert (agent.sockets, agent.free_sockets) == ({}, {})
 
