@@ -30,13 +30,17 @@ def end_to_end(message, *others):
 
 def forward(req, res, origin):
     headers = [*end_to_end(req, "host"), ("Host", origin.netloc), ("X-Forwarded-For", req.socket.remote_address)]
-    if "transfer-encoding" in req.headers:  # a body of unknown length
+    chunked = "transfer-encoding" in req.headers  # a body of unknown length
+    if chunked:
         headers.append(("Transfer-Encoding", "chunked"))
     where = {"host": origin.hostname, "port": origin.port, "path": req.url, "method": req.method}
     with greenhttp.request(where, headers=headers, agent=agent, timeout=120) as upstream:
         req.on("close", upstream.destroy)  # the client has gone: no need for the rest
-        upstream.flush_headers()
-        req.pipe(upstream)  # beside us: the origin may answer before it has everything
+        if chunked or "content-length" in req.headers:
+            upstream.flush_headers()
+            req.pipe(upstream)  # beside us: the origin may answer before it has everything
+        else:
+            upstream.end()
         try:
             answer = upstream.get_response()
         except OSError as error:
