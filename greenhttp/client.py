@@ -113,7 +113,11 @@ def _address(url: str) -> Address:
     """
     if _NEVER_IN_URL.search(url):  # `urlsplit` would leave some of them out
         raise InvalidArgumentError(f"the URL contains unescaped characters: {url!r}", code="ERR_INVALID_URL")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidArgumentError(f"not a URL: {url!r}: {error}", code="ERR_INVALID_URL") from error
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise InvalidArgumentError(f"not an http or https URL with a host: {url!r}", code="ERR_INVALID_URL")
     auth: str | None = None
@@ -122,7 +126,7 @@ def _address(url: str) -> Address:
     return Address(
         f"{parts.scheme}:",
         _checked_host(parts.hostname),
-        _checked_port(parts.port or _DEFAULT_PORTS[parts.scheme]),
+        _checked_port(port or _DEFAULT_PORTS[parts.scheme]),
         _checked_path((parts.path or "/") + (f"?{parts.query}" if parts.query else "")),
         auth,
         _DEFAULT_PORTS[parts.scheme],
