@@ -864,6 +864,18 @@ def test_socket_is_emitted_once_for_whoever_listens_after_the_call(origin, agent
         eventually(lambda: agent.free_sockets)
 
 
+def test_socket_is_not_emitted_again_for_a_later_listener(origin):
+    """Behaviour 4.15"""
+    heard, later = Heard(), Heard()
+    begun = greenhttp.get(origin.url())
+    heard.listen(begun, "socket", "response")
+    heard.wait_for("socket")
+    later.listen(begun, "socket")
+    origin.accept().answer(ok())
+    heard.wait_for("response")[0].read()
+    assert (heard.names, later.names) == (["socket", "response"], [])
+
+
 def test_response_is_emitted_in_the_turn_of_the_head_so_that_no_data_is_missed(origin):
     """Behaviour 4.14"""
     heard = Heard()

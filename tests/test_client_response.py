@@ -395,6 +395,36 @@ def test_a_blocked_data_listener_stops_the_sender(origin):
     assert sum(entry[1] for entry in heard if entry[0] == "data") == size
 
 
+def test_bytes_behind_a_response_that_is_still_being_read_stay_with_the_sender(origin, agent):
+    """Behaviour 3.18, 4.18"""
+    heard, responses = Heard(), []
+
+    def on_response(res):
+        responses.append(res.pause())
+        heard.listen(res, "data", "end")
+
+    greenhttp.get(origin.url(), on_response, agent=agent)
+    peer = origin.accept()
+    peer.answer(ok(b"first"))
+    eventually(lambda: responses)
+
+    def send() -> None:
+        try:
+            peer.sock.sendall(ok(b"x" * (16 * 1024 * 1024)))
+        except OSError:
+            heard.note("dropped")
+
+    gevent.spawn(send)
+    origin.script(ok(b"meanwhile"))
+    for _ in range(10):
+        assert greenhttp.get(origin.url()).get_response().read() == b"meanwhile"
+    assert responses[0].socket.bytes_read <= 3 * 64 * 1024
+    responses[0].resume()
+    heard.wait_for("dropped")
+    assert list(heard) == [("data", b"first"), ("end",), ("dropped",)]
+    assert (agent.sockets, agent.free_sockets) == ({}, {})
+
+
 def test_pipe_writes_the_body_and_ends(origin, serve):
     """Behaviour 1.17"""
     heard = Heard()
