@@ -5,15 +5,18 @@ Server and agent differ from those without TLS in the sockets that they make, an
 
 from __future__ import annotations
 
+import hashlib
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
-from gevent.event import AsyncResult
+from gevent.hub import Waiter
 
 from . import client
 from .agent import Agent as PlainAgent
 from .agent import default_agents, plain_socket
+from .errors import ConnectionLostError
 from .events import Listener
 from .request import ClientRequest
 from .server import Server as PlainServer
@@ -25,7 +28,10 @@ from .workers import deliver
 
 __all__ = ["Agent", "Server", "create_server", "get", "global_agent", "request"]
 
+MAX_SESSIONS = 100  # kept for resumption, one of each origin. Precedent: Node
+
 _Self = TypeVar("_Self", bound="Server")
+_NAME_KEY = os.urandom(16)
 
 
 class Server(PlainServer):
@@ -109,6 +115,9 @@ class Agent(PlainAgent):
             trusts anybody), `check_server_identity` (called with host and certificate instead of the usual check; what
             it raises refuses the server), or a ready `context`. A request may give its own. And those of
             `greenhttp.Agent`; its `timeout` bounds the handshake too.
+
+    Raises:
+        ValueError: an option cannot be used, such as a key that does not belong to the certificate.
     """
 
     __slots__ = ("_secure", "_sessions")
@@ -120,56 +129,81 @@ class Agent(PlainAgent):
     def __init__(self, **options: Any) -> None:
         self._secure = {name: options.pop(name) for name in self.OPTIONS & options.keys()}
         super().__init__(**options)
+        if self._secure:
+            client_context(self._secure)  # what is wrong with them is told now
         self._sessions: dict[str, tuple[ssl.SSLContext, ssl.SSLSession | None]] = {}
 
     def get_name(self, options: Mapping[str, Any]) -> str:
-        """As `greenhttp.Agent.get_name`; with what tells TLS connections apart."""
-        details = [f"{name}={self._option(options, name)!r}" for name in sorted(self.OPTIONS)]
-        return ":".join((super().get_name(options), *[detail for detail in details if not detail.endswith("=None")]))
+        """As `greenhttp.Agent.get_name`; with what tells TLS connections apart.
+
+        Names come to stand in errors and logs, and keys and passwords must not: so it is a digest of the options.
+        """
+        name = super().get_name(options)
+        given = [(option, self._option(options, option)) for option in sorted(self.OPTIONS)]
+        told = repr([(option, value) for option, value in given if value is not None])
+        if told == "[]":
+            return name
+        return f"{name}:{hashlib.blake2b(told.encode(), digest_size=8, key=_NAME_KEY).hexdigest()}"
 
     def _option(self, options: Mapping[str, Any], name: str) -> Any:
         value = options.get(name)
         return self._secure.get(name) if value is None else value
 
     def _transport(self, stream: Any, options: Mapping[str, Any]) -> Socket:
-        """In a greenlet of the pool: the handshake."""
-        if isinstance(stream, TLSSocket):
-            return stream
-        secure = {name: self._option(options, name) for name in self.OPTIONS}
-        host = secure["server_hostname"] or options.get("host") or "localhost"
-        name = self.get_name(options)
-        context = client_context(secure)
+        """In a greenlet of the pool: the handshake. A connection that is inside TLS already, such as that to a proxy,
+        carries a second one."""
         plain, unread = plain_socket(stream)
-        done: AsyncResult[TLSSocket] = AsyncResult()
-        socket = TLSSocket(
-            plain,
-            self._workers,
-            self._deadlines,
-            context=context,
-            server_side=False,
-            server_hostname=host,
-            session=self._resumable(name, context),
-            established=lambda socket, error: done.set_exception(error) if error else done.set(socket),
-            high_water_mark=HIGH_WATER_MARK,
-            handshake_timeout=self.timeout or options.get("timeout") or HANDSHAKE_TIMEOUT,
-        )
+        waiter: Waiter[Exception | None] = Waiter(self._hub)
+        try:
+            secure = {name: self._option(options, name) for name in self.OPTIONS}
+            host = secure["server_hostname"] or options.get("host") or "localhost"
+            context = client_context(secure)
+            socket = TLSSocket(
+                plain,
+                self._workers,
+                self._deadlines,
+                context=context,
+                server_side=False,
+                server_hostname=host,
+                session=self._resumable(self.get_name(options), context),
+                established=lambda _, error: waiter.switch(error),
+                high_water_mark=HIGH_WATER_MARK,
+                handshake_timeout=self.timeout or options.get("timeout") or HANDSHAKE_TIMEOUT,
+            )
+        except BaseException:
+            plain.close()
+            raise
         if unread:
             socket.receive_early(unread)
         try:
-            done.get()
+            error = waiter.get()
+            if error is not None:
+                raise error
             if secure["check_server_identity"] is not None:
                 secure["check_server_identity"](host, socket.get_peer_certificate())
+            if socket.destroyed:
+                raise ConnectionLostError("the server has closed the connection", code="ECONNRESET")
         except BaseException:
             socket.destroy()
             raise
+        finally:
+            error = None  # its traceback leads here
         return socket
 
     def connection_free(self, connection: Any) -> None:
         """As `greenhttp.Agent.connection_free`; by now the server has sent its session ticket."""
         socket = connection.socket
-        if connection.name not in self._sessions or not socket.session_reused:
-            self._sessions[connection.name] = (socket.context, socket.session)
+        if not socket.remembered:
+            socket.remembered = True
+            if connection.name not in self._sessions or not socket.session_reused:
+                self._remember(connection.name, socket)
         super().connection_free(connection)
+
+    def _remember(self, name: str, socket: TLSSocket) -> None:
+        self._sessions.pop(name, None)
+        if len(self._sessions) >= MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[name] = (socket.context, socket.session)
 
     def _resumable(self, name: str, context: ssl.SSLContext) -> ssl.SSLSession | None:
         known, session = self._sessions.get(name, (None, None))

@@ -14,15 +14,17 @@ import gevent
 import gevent.socket
 
 from .deadlines import NEVER, Deadlines
-from .errors import ConnectionLostError, HTTPError, PeerTimeoutError
+from .errors import ConnectionLostError, HTTPError, MessageStateError, PeerTimeoutError
 from .sockets import READ_SIZE, SMALL_READ_SIZE, Socket, State, WriteDone
-from .streams import HIGH_WATER_MARK
+from .streams import HIGH_WATER_MARK, Data, Progress
 from .workers import Workers
 
 __all__ = ["HANDSHAKE_TIMEOUT", "TLSError", "TLSSocket"]
 
 HANDSHAKE_TIMEOUT = 60.0  # seconds. Precedents: nginx 60, Node 120
 RECORD = 16 * 1024  # bytes of plaintext, the most in one record (RFC 8446 section 5.1)
+SLICE = 4 * RECORD  # bytes encrypted at a time: OpenSSL's buffer grows to what it once held, and never shrinks
+_PLAIN_REASONS = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")  # what OpenSSL calls them
 _PLAIN_METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC", b"CONN", b"PRI ")
 _PLAIN_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 44\r\n\r\n"
@@ -50,7 +52,19 @@ class TLSSocket(Socket):
         those of `Socket`, and 'secure_connect' (): the handshake is over.
     """
 
-    __slots__ = ("_early", "_established", "_incoming", "_outgoing", "_ssl", "_started", "handshake_timeout", "secure")
+    __slots__ = (
+        "_decrypted",
+        "_early",
+        "_established",
+        "_incoming",
+        "_notified",
+        "_outgoing",
+        "_ssl",
+        "_started",
+        "handshake_timeout",
+        "remembered",
+        "secure",
+    )
 
     EVENTS: ClassVar[frozenset[str]] = Socket.EVENTS | {"secure_connect"}
 
@@ -80,6 +94,10 @@ class TLSSocket(Socket):
         self.secure = False
         self._established = established
         self._early: list[bytes | WriteDone] | None = None  # sent before that
+        self._decrypted: list[bytes] | None = None  # taken out of OpenSSL before its reader wanted it
+        self._notified = False  # our `close_notify` is on its way
+        #: Whether its session was kept for others to resume.
+        self.remembered = False
         self.handshake_timeout = handshake_timeout
         self._started = monotonic()
         super().__init__(sock, workers, deadlines, timeout=timeout, high_water_mark=high_water_mark)
@@ -117,7 +135,9 @@ class TLSSocket(Socket):
 
     def get_peer_certificate(self, *, binary: bool = False) -> Any:
         """The peer's certificate: a mapping, as `ssl.SSLSocket.getpeercert` gives it, empty if it was not checked; or
-        its DER bytes. None if there is none."""
+        its DER bytes. None if there is none, or the handshake is not over."""
+        if not self.secure:
+            return None
         return self._ssl.getpeercert(binary_form=binary)
 
     def get_protocol(self) -> str | None:
@@ -136,17 +156,18 @@ class TLSSocket(Socket):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._fail(error)
+            self.destroy(error)
             return
         self.last_activity = monotonic()
         self.bytes_read += len(data)
         self._read_size = READ_SIZE if len(data) == self._read_size else SMALL_READ_SIZE
-        if data:
-            if not self.secure and self._ssl.server_side and self._speaks_plainly(data):
-                return
-            self._incoming.write(data)
-        else:
+        if not data:
             self._incoming.write_eof()
+        elif not self.secure and self._ssl.server_side and self._speaks_plainly(data):
+            self._refuse(_plain_http(), _PLAIN_ANSWER)
+            return
+        else:
+            self._incoming.write(data)
         self._advance()
 
     def receive_early(self, data: bytes) -> None:
@@ -154,15 +175,8 @@ class TLSSocket(Socket):
         self._incoming.write(data)
 
     def _speaks_plainly(self, data: bytes) -> bool:
-        """A client that takes us for a plain HTTP server is told so."""
-        if self._incoming.pending or not data.startswith(_PLAIN_METHODS):
-            return False
-        try:
-            self._sock.send(_PLAIN_ANSWER)
-        except OSError:
-            pass
-        self._fail(TLSError("the client speaks HTTP, not HTTPS", code="ERR_SSL_HTTP_REQUEST"))
-        return True
+        """Whether a client takes us for a plain HTTP server. OpenSSL sees that by itself, but not of every method."""
+        return not self._incoming.pending and data.startswith(_PLAIN_METHODS)
 
     def _advance(self) -> None:
         """In the hub: let OpenSSL work off what has come."""
@@ -172,17 +186,15 @@ class TLSSocket(Socket):
             if not self.secure:
                 self._ssl.do_handshake()
                 self._become_secure()
+            while self._decrypted and self._reading_on:
+                self._pass_on(self._decrypted.pop(0))
             incoming = self._incoming
             while self._reading_on:
                 data = self._ssl.read(min(incoming.pending, RECORD) or RECORD)
                 if not data:
                     self._end_reading()
                     break
-                owner = self.owner
-                if owner is not None:
-                    owner.data_received(data)
-                else:
-                    self._take_in(data)
+                self._pass_on(data)
                 if not incoming.pending and not self._ssl.pending():
                     break  # else the next read would only raise
         except ssl.SSLWantReadError:
@@ -190,30 +202,51 @@ class TLSSocket(Socket):
         except ssl.SSLZeroReturnError:
             self._end_reading()
         except ssl.SSLError as error:
-            self._flush_records()  # the alert
-            self._fail(_translated(error, secure=self.secure))
-            return
-        except ssl.CertificateError as error:
-            self._flush_records()
-            self._fail(TLSError(str(error), code="ERR_TLS_CERT_ALTNAME_INVALID"))
+            if error.reason in _PLAIN_REASONS:
+                self._refuse(_plain_http(), _PLAIN_ANSWER)
+            else:
+                self._refuse(_translated(error, secure=self.secure), self._outgoing.read())  # the alert
             return
         self._flush_records()
+
+    def _pass_on(self, data: bytes) -> None:
+        owner = self.owner
+        if owner is not None:
+            owner.data_received(data)
+        else:
+            self._take_in(data)
 
     def _become_secure(self) -> None:
         self.secure = True
         self._flush_records()
         early, self._early = self._early, None
-        self.queued = 0
-        for entry in early or ():
-            if callable(entry):
-                self.when_sent(entry)
-            else:
-                self.send(entry)
+        if early is not None:
+            self._send_early(early)
         established = self._established
         del self._established
         established(self, None)
         if self.listener_count("secure_connect"):
             self.workers.dispatch(self._deliver, "secure_connect")
+
+    def _send_early(self, early: list[bytes | WriteDone]) -> None:
+        self.queued = 0
+        ends = self._state is State.ENDING
+        if ends:
+            self._state = State.OPEN
+        for entry in early:
+            if callable(entry):
+                self.when_sent(entry)
+            else:
+                self.send(entry)
+        if self._room is not None and self.queued < self.high_water_mark:
+            self._room.set()
+        if ends:
+            self.end()
+        elif self._out is None:
+            if self.owner is not None:
+                self.owner.drained()
+            elif self.listener_count("drain"):
+                self.workers.dispatch(self._deliver, "drain")
 
     def _end_reading(self) -> None:
         self.pause_reading()
@@ -240,8 +273,18 @@ class TLSSocket(Socket):
             return False
         if not data:
             return self._out is None
-        self._ssl.write(data)
-        return super().send(self._outgoing.read())
+        try:
+            if len(data) <= SLICE:
+                self._ssl.write(data)
+                return super().send(self._outgoing.read())
+            records = []
+            for start in range(0, len(data), SLICE):
+                self._ssl.write(data[start : start + SLICE])
+                records.append(self._outgoing.read())
+        except ssl.SSLError as error:
+            self.destroy(_translated(error, secure=True))
+            return False
+        return super().send_parts(*records)
 
     def send_parts(self, *parts: bytes) -> bool:
         """As `send`."""
@@ -255,57 +298,106 @@ class TLSSocket(Socket):
             super().when_sent(done)
 
     def _flush_records(self) -> None:
-        """Send what OpenSSL has to say by itself: handshakes, key updates, alerts."""
-        if self._outgoing.pending and self._state is not State.CLOSED:
-            records = self._outgoing.read()
-            if self._state is State.OPEN:
-                super().send(records)
-            else:
-                self._send_last(records)
+        """Send what OpenSSL has to say by itself: handshakes, key updates."""
+        if not self._outgoing.pending or self._state is State.CLOSED:
+            return
+        records = self._outgoing.read()
+        if self._state is State.OPEN:
+            super().send(records)
+        elif self._state is State.ENDING:  # after what is queued, or the peer could not read it
+            self._queue(records)
 
-    def _send_last(self, records: bytes) -> None:
-        try:
-            self._sock.send(records)
-        except OSError:
-            pass  # it would only have been polite
+    def end(self, data: Data | None = None, encoding: str | None = None) -> None:
+        """As `Socket.end`; before the handshake is over, after it."""
+        if self.secure or self._state is not State.OPEN:
+            super().end(data, encoding)
+            return
+        if data:
+            self.write(data, encoding)
+        if self._early is None:
+            self._early = []
+        self._state = State.ENDING
+
+    def close_gently(self) -> None:
+        """As `Socket.close_gently`; in a handshake there is nothing that could be told gently."""
+        if self.secure:
+            super().close_gently()
+        else:
+            self.destroy()
 
     def _send_end(self) -> None:
-        self._notify_close()
+        """Our `close_notify`, then our end: without it the peer could not tell the end from a cut."""
+        if not self.secure:
+            return  # it was the handshake's bytes that have gone
+        if not self._notified:
+            self._say_close()
+            records = self._outgoing.read()
+            sent = 0
+            try:
+                sent = self._sock.send(records)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                self.destroy()  # the peer was faster
+                return
+            if sent < len(records):
+                self._queue(records[sent:])  # `_flush` comes back here
+                return
         super()._send_end()
 
-    def _notify_close(self) -> None:
-        """Our `close_notify`: without it the peer could not tell the end from a cut."""
-        if not self.secure:
-            return
+    def _say_close(self) -> None:
+        self._notified = True
+        # OpenSSL would look for the peer's `close_notify` too, and give up at the first byte of anything else
+        while self._ssl.pending():
+            if self._decrypted is None:
+                self._decrypted = []
+            self._decrypted.append(self._ssl.read(RECORD))
+        unread = self._incoming.read()
         try:
             self._ssl.unwrap()
-        except (ssl.SSLError, OSError):
+        except ssl.SSLError:
             pass  # it waits for the peer's, which `_advance` sees
-        records = self._outgoing.read()
-        if records:
-            self._send_last(records)
+        if unread:
+            self._incoming.write(unread)
 
     # --- the end ---
 
     def destroy(self: Any, error: Exception | None = None) -> Any:
-        """As `Socket.destroy`."""
-        if self._state is State.OPEN and error is None and self._out is None:
-            self._notify_close()
+        """As `Socket.destroy`. A client at the end of its exchange says `close_notify`; to anybody else it is a cut, so
+        that a body without a length does not look whole."""
+        says_close = error is None and self._state is State.OPEN and self._out is None and self.secure
+        if says_close and self.owner is not None and not self._ssl.server_side and not self._incoming.eof:
+            self._say_close()
+            try:
+                self._sock.send(self._outgoing.read())
+            except OSError:
+                pass  # it would only have been polite
         return super().destroy(error)
 
-    def _fail(self, error: Exception) -> None:
-        self.destroy(error)
+    def _refuse(self, error: Exception, last_words: bytes) -> None:
+        """In the hub: close with an error that the peer is told of."""
+        if self._state is not State.OPEN or self._out is not None or not last_words:
+            self.destroy(error)
+            return
+        self._peer_name()
+        self._release()
+        # to close at once, with bytes unread, could cost the peer what it is told
+        closing = Socket(self._sock, self.workers, self.deadlines)
+        closing.send(last_words)
+        closing.close_gently()
+        self._lose(error)
 
     def _lose(self, error: Exception | None) -> None:
         if not self.secure and hasattr(self, "_established"):
             established = self._established
             del self._established
             lost = error or ConnectionLostError("the connection was closed in the handshake", code="ECONNRESET")
-            for entry in self._early or ():
+            early, self._early = self._early, None
+            for entry in early or ():
                 if callable(entry):
                     entry(lost)
-            self._early = None
             established(self, lost)
+        self._decrypted = None
         super()._lose(error)
 
     def check_deadlines(self, now: float) -> float:
@@ -314,7 +406,7 @@ class TLSSocket(Socket):
             return super().check_deadlines(now)
         deadline = self._started + self.handshake_timeout
         if deadline <= now:
-            self._fail(
+            self.destroy(
                 PeerTimeoutError(
                     f"no TLS handshake within {self.handshake_timeout:g} s", code="ERR_TLS_HANDSHAKE_TIMEOUT"
                 )
@@ -323,37 +415,96 @@ class TLSSocket(Socket):
         return deadline
 
     def detach(self) -> gevent.socket.socket:
-        """A plain `gevent.socket.socket` that speaks through this connection: two greenlets carry the bytes.
+        """As `Socket.detach`, but what is given away speaks to two greenlets, which carry the bytes through TLS. A cut
+        raises `ConnectionResetError` there, too.
 
         Raises:
-            RuntimeError: the socket is closed.
+            RuntimeError: bytes are still queued for sending, or the socket is closed.
         """
+        if self._state is State.CLOSED or self._out is not None or not self.secure:
+            raise MessageStateError("cannot detach: the socket is closed, or bytes still wait to be sent")
         ours, theirs = gevent.socket.socketpair()
-        gevent.spawn(self._carry_out, ours)
-        gevent.spawn(self._carry_in, ours)
-        return theirs
+        carried = _CarriedSocket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
+        gevent.spawn(self._moved()._carry, ours, carried.failure)
+        return carried
+
+    def _moved(self) -> TLSSocket:
+        """Another object for this connection; this one is closed."""
+        inflow = self._inflow
+        notified, ended = self._notified, self._state is State.ENDED
+        self._release()
+        sock = self._sock
+        sock = type(sock)(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        sock.setblocking(False)
+        moved = TLSSocket.__new__(TLSSocket)
+        Socket.__init__(moved, sock, self.workers, self.deadlines, high_water_mark=self.high_water_mark)
+        for name in ("_decrypted", "_early", "_incoming", "_outgoing", "_ssl", "_started", "handshake_timeout"):
+            setattr(moved, name, getattr(self, name))
+        moved.secure, moved._notified = True, notified
+        if ended:
+            moved._state = State.ENDED
+        if inflow is not None:
+            moved.unread(b"".join(inflow.chunks))
+            if inflow.progress is not Progress.OPEN:
+                moved._end_reading()
+        self.workers.hub.loop.run_callback(moved._advance)
+        self._lose(None)
+        return moved
+
+    def _carry(self, ours: Any, failure: list[Exception]) -> None:
+        out = gevent.spawn(self._carry_out, ours)
+        self._carry_in(ours, failure)
+        out.join()
+        ours.close()
+        self.destroy()
 
     def _carry_out(self, ours: Any) -> None:
         try:
             while data := ours.recv(READ_SIZE):
                 self.write(data)
             self.end()
-        except OSError:
+        except (OSError, MessageStateError):
             self.destroy()
 
-    def _carry_in(self, ours: Any) -> None:
+    def _carry_in(self, ours: Any, failure: list[Exception]) -> None:
         try:
             for chunk in self:
                 ours.sendall(chunk)
-            ours.shutdown(gevent.socket.SHUT_WR)
-        except (OSError, HTTPError):
-            ours.close()
+        except (OSError, HTTPError) as error:
+            failure.append(error)
+        try:
+            ours.shutdown(gevent.socket.SHUT_RDWR if failure else gevent.socket.SHUT_WR)
+        except OSError:
+            pass  # it is closed there
+
+
+class _CarriedSocket(gevent.socket.socket):
+    """The user's end of a detached connection: after a cut it raises where it would return the end."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.failure: list[Exception] = []
+
+    def recv(self, size: int, *flags: int) -> bytes:
+        return super().recv(size, *flags) or self._at_end(b"", size)
+
+    def recv_into(self, buffer: Any, size: int = 0, *flags: int) -> int:
+        return super().recv_into(buffer, size, *flags) or self._at_end(0, len(buffer))
+
+    def _at_end(self, end: Any, wanted: int) -> Any:
+        if wanted and self.failure:
+            raise ConnectionLostError("the connection was cut", code="ECONNRESET") from self.failure[0]
+        return end
+
+
+def _plain_http() -> TLSError:
+    return TLSError("the client speaks HTTP, not HTTPS", code="ERR_SSL_HTTP_REQUEST")
 
 
 def _translated(error: ssl.SSLError, *, secure: bool) -> Exception:
     if isinstance(error, ssl.SSLCertVerificationError):
         failed = TLSError(f"the peer's certificate is not accepted: {error.verify_message}", code=_verify_code(error))
-        failed.__cause__ = error
+        failed.__cause__ = error.with_traceback(None)  # which would keep the socket
         return failed
     reason = error.reason or str(error)
     if isinstance(error, ssl.SSLEOFError) or "EOF" in reason:
@@ -361,7 +512,7 @@ def _translated(error: ssl.SSLError, *, secure: bool) -> Exception:
             return ConnectionLostError("the connection was cut: no close_notify came before its end", code="ECONNRESET")
         return ConnectionLostError("the connection was closed in the handshake", code="ECONNRESET")
     failed = TLSError(f"TLS failed: {reason.lower().replace('_', ' ')}", code=f"ERR_SSL_{reason}")
-    failed.__cause__ = error
+    failed.__cause__ = error.with_traceback(None)
     return failed
 
 

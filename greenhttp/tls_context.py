@@ -55,6 +55,12 @@ def server_context(
         ValueError: something is missing, or certificate and key do not belong together.
     """
     if context is not None:
+        if (cert, key, password, ca, ciphers, sni_callback) != (None,) * 6 or request_cert:
+            raise InvalidArgumentError("with a ready context, nothing else about TLS may be given")
+        try:
+            context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+        except ssl.SSLError as error:
+            raise InvalidArgumentError("that context is one for clients") from error
         return context
     if cert is None:
         raise InvalidArgumentError("a TLS server needs a certificate: give cert (and key), or a ready context")
@@ -99,6 +105,7 @@ def _client_context(given: tuple[tuple[str, Any], ...]) -> ssl.SSLContext:
     options = dict(given)
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.options |= ssl.OP_NO_RENEGOTIATION
     if options.get("check_server_identity") is not None:
         made.check_hostname = False
     if options.get("reject_unauthorized") is False:
@@ -151,9 +158,7 @@ def _load_authorities(context: ssl.SSLContext, ca: Pem | Iterable[Pem]) -> None:
 
 
 def _is_pem(given: Pem) -> bool:
-    if isinstance(given, bytes):
-        return True
-    return isinstance(given, str) and "-----BEGIN" in given
+    return isinstance(given, bytes) or (isinstance(given, str) and "-----BEGIN" in given)
 
 
 class _as_file:  # noqa: N801  # used like a function
