@@ -385,12 +385,14 @@ def plain_socket(stream: Any) -> tuple[_socket.socket, bytes]:
     """The connection of `stream` in its smallest form, and what was read from it already.
 
     Raises:
-        TypeError: it is not a socket.
+        TypeError: it is not a socket, or one inside TLS.
     """
     if isinstance(stream, Socket):
         stream = stream.detach()
     if not hasattr(stream, "detach"):
         raise TypeError(f"create_connection must return a connected socket, not {stream!r}")
+    if hasattr(stream, "do_handshake"):  # what is inside its TLS could not be carried on
+        raise TypeError("create_connection must return the connection without TLS; that is the agent's part")
     unread: bytes = getattr(stream, "unread", b"")
     family, kind, proto = stream.family, stream.type, stream.proto
     plain = _socket.socket(family, kind, proto, fileno=stream.detach())
