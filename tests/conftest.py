@@ -13,9 +13,30 @@ import gevent
 import pytest
 
 import greenhttp
+from greenhttp import https
 
 from .origin import origin as origin
 from .support import LIMIT, RawClient, bounded, eventually
+from .tls import identity
+
+#: Modules that do not care what carries the bytes: their tests run over TCP, and over TLS. The others either choose
+#: their transport themselves, or are about listening, addresses and processes, which TLS leaves as they are.
+BOTH_TRANSPORTS = frozenset(
+    "test_flow test_keep_alive test_message test_refusals test_response test_timeouts test_upgrade".split()
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marks that these fixtures understand."""
+    config.addinivalue_line("markers", "tcp_only(reason): where a test that runs over both transports cannot use TLS")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of `BOTH_TRANSPORTS` that serve run twice."""
+    if "serve" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in BOTH_TRANSPORTS:
+        only = metafunc.definition.get_closest_marker("tcp_only")
+        marks = [pytest.mark.skip(reason=f"not over TLS: {only.args[0]}")] if only else []
+        metafunc.parametrize("transport", ["tcp", pytest.param("tls", marks=marks)], indirect=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -107,7 +128,13 @@ def nothing_left(request: pytest.FixtureRequest, logged: Logged, monkeypatch: py
 
 
 @pytest.fixture
-def serve(nothing_left: None) -> Iterator[Callable[..., greenhttp.Server]]:
+def transport(request: pytest.FixtureRequest) -> str:
+    """What carries the bytes of `serve` and `connect`: `'tcp'` or `'tls'`."""
+    return getattr(request, "param", "tcp")
+
+
+@pytest.fixture
+def serve(nothing_left: None, transport: str) -> Iterator[Callable[..., greenhttp.Server]]:
     """`serve(handler, **options)`: a server on a free port of 127.0.0.1, closed after the test.
 
     The clients of `connect` are closed before it, so what it then still holds is a connection it has lost sight of.
@@ -115,7 +142,10 @@ def serve(nothing_left: None) -> Iterator[Callable[..., greenhttp.Server]]:
     servers: list[greenhttp.Server] = []
 
     def make(handler: Callable[..., object] | None = None, **options: Any) -> greenhttp.Server:
-        server = greenhttp.create_server(handler, **options)
+        if transport == "tls":
+            server: greenhttp.Server = https.create_server(handler, **identity(), **options)
+        else:
+            server = greenhttp.create_server(handler, **options)
         server.listen(0, "127.0.0.1")
         servers.append(server)
         return server
@@ -134,12 +164,12 @@ def serve(nothing_left: None) -> Iterator[Callable[..., greenhttp.Server]]:
 
 
 @pytest.fixture
-def connect(serve: object) -> Iterator[Callable[..., RawClient]]:
+def connect(serve: object, transport: str) -> Iterator[Callable[..., RawClient]]:
     """`connect(server)`: a `RawClient`, closed after the test and before the server."""
     clients: list[RawClient] = []
 
     def make(where: Any, **options: Any) -> RawClient:
-        client = RawClient(where, **options)
+        client = RawClient(where, secure=transport == "tls", **options)
         clients.append(client)
         return client
 

@@ -14,6 +14,10 @@ import gevent
 from gevent import socket
 from gevent.event import Event
 
+from greenhttp import https
+
+from .tls import TLSWire
+
 LIMIT = 5.0  # seconds that a test waits for anything before it fails
 
 
@@ -99,20 +103,23 @@ class RawClient:
     Args:
         where: a server, its `address()`, or the path of a Unix socket.
         receive_buffer: bytes that the kernel takes for a reader that does not read.
+        secure: speak TLS; an https server is known to want it.
     """
 
-    def __init__(self, where: Any, *, receive_buffer: int | None = None) -> None:
+    def __init__(self, where: Any, *, receive_buffer: int | None = None, secure: bool = False) -> None:
         address = where.address() if hasattr(where, "address") else where
         family = stdlib_socket.AF_UNIX
         if not isinstance(address, str):
             family = stdlib_socket.AF_INET6 if len(address) == 4 else stdlib_socket.AF_INET
         self.buffer = b""
-        self.sock = socket.socket(family, stdlib_socket.SOCK_STREAM)
+        self.sock: Any = socket.socket(family, stdlib_socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVBUF, receive_buffer)
         try:
             with bounded(f"a connection to {address}"):
                 self.sock.connect(address)
+                if secure or isinstance(where, https.Server):
+                    self.sock = TLSWire(self.sock).handshake()
         except BaseException:
             self.sock.close()
             raise
@@ -148,7 +155,14 @@ class RawClient:
     def reset(self) -> None:
         """Close with a reset (RST)."""
         self.sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Close without the polite end that TLS has."""
+        if isinstance(self.sock, TLSWire):
+            self.sock.cut()
+        else:
+            self.sock.close()
 
     def _more(self, wanted: str) -> bool:
         with bounded(f"{wanted}, after {self.buffer[-200:]!r}"):
