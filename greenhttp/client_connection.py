@@ -107,7 +107,6 @@ class ClientConnection:
         "_phase",
         "_request",
         "_reused",
-        "_told",
         "_unclaimed",
         "_workers",
         "agent",
@@ -137,7 +136,6 @@ class ClientConnection:
         self._drain_left = -1  # bytes of the body still thrown away; negative: it is delivered
         self._idle_limit = agent.timeout or NEVER  # seconds of rest, by the agent's or by the server's wish
         self._expires = NEVER
-        self._told = NEVER  # `last_activity` of the silence that 'timeout' was emitted for
         socket.owner = self
         if socket._inflow is not None:  # it was a stream before, and has read ahead
             socket.pause_reading()  # first what has come before
@@ -487,8 +485,7 @@ class ClientConnection:
         request_listens = request is not None and request.listener_count("timeout") > 0
         message_listens = message is not None and message.listener_count("timeout") > 0
         if request_listens or message_listens:
-            told, self._told = self._told, self.socket.last_activity
-            if told != self._told:  # once for each silence
+            if self.socket.is_new_silence():
                 if request_listens:
                     self._workers.enter(deliver, request, "timeout")
                 if message_listens:

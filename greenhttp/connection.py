@@ -752,11 +752,13 @@ class ServerConnection:
 
     def timed_out(self) -> bool:
         """In the hub, nothing was sent or received for the socket's timeout. Returns whether somebody hears of it."""
-        heard = False
-        request, front = self._receiving, self._front
-        for emitter in (request, front, self.server):
-            if emitter is not None and emitter.listener_count("timeout"):
-                heard = True
+        heard = [
+            emitter
+            for emitter in (self._receiving, self._front, self.server)
+            if emitter is not None and emitter.listener_count("timeout")
+        ]
+        if heard and self.socket.is_new_silence():
+            for emitter in heard:
                 self._workers.enter(deliver, emitter, "timeout", self.socket)
         # an idle connection has a time limit of its own, a little longer than announced
-        return heard or self._phase == IDLE
+        return bool(heard) or self._phase == IDLE

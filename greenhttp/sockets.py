@@ -89,6 +89,7 @@ class Socket(Readable):
         "_room",
         "_sock",
         "_state",
+        "_told",
         "_write_watcher",
         "bytes_read",
         "bytes_written",
@@ -134,6 +135,7 @@ class Socket(Readable):
         self.owner: Owner | None = None
         self.due = NEVER
         self.last_activity = monotonic()
+        self._told = NEVER  # `last_activity` of the silence that 'timeout' was emitted for
         self._read_size = SMALL_READ_SIZE
         self.bytes_read = 0
         self.bytes_written = 0  # the queued ones too, as in Node
@@ -619,9 +621,15 @@ class Socket(Readable):
             deadline = min(deadline, self.owner.check_deadlines(now))
         return deadline if self._state is not _CLOSED else NEVER
 
+    def is_new_silence(self) -> bool:
+        """Whether `'timeout'` was not emitted yet since the last byte; it is now."""
+        told, self._told = self._told, self.last_activity
+        return told != self.last_activity
+
     def _time_out(self) -> None:
         if self.listener_count("timeout"):
-            self.workers.enter(self._deliver, "timeout")
+            if self.is_new_silence():
+                self.workers.enter(self._deliver, "timeout")
         elif self.owner is None or not self.owner.timed_out():
             self.destroy()
 

@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from greenhttp import rate
 
-from .support import Heard, bounded, get
+from .support import Heard, bounded, eventually, get
 
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
@@ -54,6 +54,20 @@ def test_a_server_listener_gets_the_socket_and_decides(serve, connect):
     assert not socket.destroyed
     socket.destroy()
     assert client.closed()
+
+
+def test_one_silence_is_told_once(serve, connect):
+    struck = []
+    server = serve(lambda req, res: None)
+    server.set_timeout(0.02, lambda socket: struck.append(socket.remote_port))
+    first, *others = [connect(server).send(get()) for _ in range(2)]
+    eventually(lambda: len(struck) == 2, "both have been silent")
+    for _ in range(3):  # in the time that three more silences take, the first two might have struck again
+        others.append(connect(server).send(get()))
+        eventually(lambda: len(set(struck)) == len(others) + 1, "one more has been silent")
+    assert len(struck) == 5
+    first.send(b"\r\n")
+    eventually(lambda: len(struck) == 6, "a byte has ended the silence, and another began")
 
 
 def test_timeout_0_never_strikes(serve, connect):
