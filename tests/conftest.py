@@ -143,7 +143,8 @@ def serve(nothing_left: None, transport: str) -> Iterator[Callable[..., greenhtt
 
     def make(handler: Callable[..., object] | None = None, **options: Any) -> greenhttp.Server:
         if transport == "tls":
-            server: greenhttp.Server = https.create_server(handler, **identity(), **options)
+            own = {} if options.keys() & {"cert", "context"} else identity()
+            server: greenhttp.Server = https.create_server(handler, **own, **options)
         else:
             server = greenhttp.create_server(handler, **options)
         server.listen(0, "127.0.0.1")

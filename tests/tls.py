@@ -12,7 +12,7 @@ from typing import Any
 
 import trustme
 
-__all__ = ["TLSWire", "authority", "authority_pem", "client_context", "identity"]
+__all__ = ["TLSWire", "authority", "authority_pem", "client_context", "identity", "server_context"]
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -48,6 +48,13 @@ def client_context() -> ssl.SSLContext:
     """It trusts our authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority().configure_trust(context)
+    return context
+
+
+def server_context() -> ssl.SSLContext:
+    """It has a certificate of our authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _issued(HOSTS, "ours", ()).configure_cert(context)
     return context
 
 
