@@ -1,0 +1,201 @@
+"""The environ of one request: what PEP 3333 and CGI (RFC 3875) call the parts of an HTTP request.
+
+Most clients send the same fields again and again, so what fields mean is remembered by their bytes; what a server says
+of itself is a template that is copied.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+import re
+import socket as stdlib_socket
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+from wsgiref.util import FileWrapper
+
+import gevent
+from gevent.event import Event
+
+from ._version import __version__
+from .framing import split_fields
+from .incoming import IncomingMessage
+from .sockets import Socket
+from .streams import HIGH_WATER_MARK
+
+__all__ = ["SERVER_SOFTWARE", "Closed", "Environ", "Input", "request_environ", "server_environ"]
+
+Environ = dict[str, Any]
+
+SERVER_SOFTWARE = f"gevent/{gevent.__version__} greenhttp/{__version__} Python/{platform.python_version()}"
+_KNOWN_SIZE = 2048  # bytes of fields that are remembered; longer ones are rarely the same twice
+_WILDCARDS = frozenset(("", "0.0.0.0", "::"))
+_ABSOLUTE_FORM = re.compile(r"[^:/?#]+://([^/?#]*)(.*)")  # RFC 9112 section 3.2.2
+
+
+class Closed:
+    """`environ['greenhttp.closed']`: has the methods of a `gevent.event.Event`, set when the client has gone away or
+    the exchange is over. The event is made when somebody asks for it."""
+
+    __slots__ = ("_event", "_request")
+
+    def __init__(self, request: IncomingMessage) -> None:
+        self._request = request
+        self._event: Event | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        event = self._event
+        if event is None:
+            event = self._event = Event()
+            request = self._request
+            if request._fate:
+                event.set()
+            else:
+                request.on("close", event.set)
+        return getattr(event, name)
+
+
+class _Raw(io.RawIOBase):
+    """A request as `io.BufferedReader` wants it."""
+
+    def __init__(self, request: IncomingMessage) -> None:
+        self._request = request
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._request.readinto(buffer)
+
+
+class Input:
+    """`wsgi.input`: the body as it comes, to its end, whether it has a length or comes in chunks.
+
+    A client that waits for `100 Continue` is sent it by the first read. All methods block, and raise an `OSError` when
+    the client goes away before the end.
+    """
+
+    __slots__ = ("_lines", "_request")
+
+    def __init__(self, request: IncomingMessage) -> None:
+        self._request = request
+        self._lines: io.BufferedReader | None = None  # once lines are read: they are cut from larger pieces
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next `size` bytes, fewer only at the end; all of the rest if it is negative or None."""
+        data: bytes = (self._lines or self._request).read(size)
+        return data
+
+    def _reader(self) -> io.BufferedReader:
+        if self._lines is None:
+            self._lines = io.BufferedReader(_Raw(self._request), HIGH_WATER_MARK)
+        return self._lines
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """The next line with its line feed; at most `size` bytes of it."""
+        return self._reader().readline(-1 if size is None else size)
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """The lines of the rest; no more of them once `hint` bytes are reached."""
+        return self._reader().readlines(-1 if hint is None else hint)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The lines."""
+        return iter(self._reader())
+
+
+def server_environ(socket: Socket, errors: Any, extra: Mapping[str, Any]) -> Environ:
+    """What is the same in all requests of a server.
+
+    Args:
+        socket: of any of its connections.
+        errors: `wsgi.errors`.
+        extra: entries of the user, that win.
+    """
+    local = socket.local_address
+    scheme = "https" if socket.encrypted else "http"
+    if isinstance(local, tuple):
+        wildcard = local[0] in _WILDCARDS
+        name, port = stdlib_socket.gethostname() if wildcard else local[0], str(local[1])
+    else:  # neither may be empty (PEP 3333)
+        name, port = "localhost", "443" if socket.encrypted else "80"
+    return {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
+        "SERVER_SOFTWARE": SERVER_SOFTWARE,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.errors": errors,
+        "wsgi.multithread": True,  # greenlets take turns within the application, as threads do
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.input_terminated": True,
+        **extra,
+    }
+
+
+def request_environ(base: Environ, request: IncomingMessage) -> Environ:
+    """The environ of `request`, on a copy of its server's."""
+    head = request._head
+    framing = head.framing
+    fields = head.raw.split(b" ", 2)[2]
+    known = _fields(fields) if len(fields) <= _KNOWN_SIZE else _fields.__wrapped__(fields)
+    environ = base | known
+    environ["REQUEST_METHOD"] = framing.method
+    target: str = head.target.decode("latin-1")
+    if target[0] != "/":
+        target = _origin_form(environ, target)
+    path, _, query = target.partition("?")
+    environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+    environ["QUERY_STRING"] = query
+    if framing.content_length is not None:
+        environ["CONTENT_LENGTH"] = str(framing.content_length)
+    socket = request.socket
+    peer = socket._peer or socket._peer_name()
+    if type(peer) is tuple:
+        environ["REMOTE_ADDR"] = peer[0]
+        environ["REMOTE_PORT"] = str(peer[1])
+    environ["wsgi.input"] = Input(request)
+    environ["greenhttp.request"] = request
+    environ["greenhttp.closed"] = Closed(request)
+    return environ
+
+
+@lru_cache(maxsize=512)
+def _fields(head: bytes) -> Environ:
+    """The entries that follow from a head, from its version on.
+
+    A name with an underscore is dropped: it would read as one with a hyphen, which a proxy in front may have judged.
+    """
+    environ = {"SERVER_PROTOCOL": head[:8].decode("ascii")}
+    fields = split_fields(head)
+    for index in range(0, len(fields), 2):
+        name = fields[index]
+        if b"_" in name:
+            continue
+        key = name.decode("ascii").upper().replace("-", "_")
+        value = fields[index + 1].decode("latin-1")
+        if key == "CONTENT_TYPE":
+            environ.setdefault(key, value)
+        elif key != "CONTENT_LENGTH":  # said by the framing, once
+            key = f"HTTP_{key}"
+            known = environ.get(key)
+            if known is not None:
+                value = f"{known}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
+            environ[key] = value
+    return environ
+
+
+def _origin_form(environ: Environ, target: str) -> str:
+    """The path and query of a target in another form; the host that it names wins (RFC 9112 section 3.2.2)."""
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute is None:
+        return ""  # `OPTIONS *` asks about the server as a whole
+    authority, path = absolute.groups()
+    environ["HTTP_HOST"] = authority.rpartition("@")[2]
+    return path if path.startswith("/") else f"/{path}"

@@ -1,0 +1,262 @@
+"""`gateway(app)`: a WSGI application as a request handler (PEP 3333).
+
+A body whose length is known when its first piece comes leaves in one packet with its head; of a stream every piece
+leaves when the application gives it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import Any
+from wsgiref.util import FileWrapper, is_hop_by_hop
+
+import gevent
+
+from .errors import BodyLengthError, ConnectionLostError, HTTPError, InvalidArgumentError, MessageStateError
+from .headers import field_line, validate_header_value
+from .incoming import IncomingMessage
+from .outgoing import BODY, CLOSED, ENDED, LARGE, content_length
+from .response import ServerResponse
+from .streams import HIGH_WATER_MARK
+from .wsgi_environ import Environ, request_environ, server_environ
+
+__all__ = ["Application", "Gateway", "gateway"]
+
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+Handler = Callable[[IncomingMessage, ServerResponse], None]
+
+_length = lru_cache(maxsize=512)(content_length)
+
+
+@lru_cache(maxsize=128)
+def _status(status: str) -> tuple[int, str]:
+    """Code and phrase of `'200 OK'`."""
+    if not isinstance(status, str):
+        raise TypeError(f"a status must be a str, not {status!r}")
+    code, _, phrase = status.partition(" ")
+    if not (len(code) == 3 and code.isascii() and code.isdigit() and code >= "100"):
+        raise InvalidArgumentError(f"a status must be three digits, a space and a phrase, not {status!r}")
+    validate_header_value("status", phrase)
+    return int(code), phrase
+
+
+@lru_cache(maxsize=512)  # the same few fields come again and again
+def _field(name: str, value: str) -> tuple[str, tuple[str, Any, bytes]]:
+    """A field of an application as `OutgoingHeaders` keeps it."""
+    if not (isinstance(name, str) and isinstance(value, str)):
+        raise TypeError(f"names and values of headers must be of type str: {name!r}: {value!r}")
+    lower = name.lower()
+    if lower != "connection" and is_hop_by_hop(name):
+        raise InvalidArgumentError(f"{name} is a hop-by-hop header; they are the server's (PEP 3333)")
+    return lower, (name, value, field_line(name, value))
+
+
+class _Answer:
+    """What one call of an application says."""
+
+    __slots__ = ("length", "response", "started")
+
+    def __init__(self, response: ServerResponse) -> None:
+        self.response = response
+        self.started = False  # `start_response` was called
+        self.length: int | None = None  # the Content-Length of the application
+
+    def start_response(
+        self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        """Fix status and headers; they leave with the first piece of the body.
+
+        Args:
+            status: as `'200 OK'`.
+            headers: pairs; not changed.
+            exc_info: of the error that this answer tells; it may then replace one that was not sent yet.
+
+        Returns:
+            `write`.
+
+        Raises:
+            TypeError, ValueError: something is invalid.
+            RuntimeError: it was called before, and `exc_info` is missing.
+            Exception: that of `exc_info`, if the head has gone already.
+        """
+        response = self.response
+        fields = response.headers
+        if exc_info is not None:
+            try:
+                if response._stage >= BODY:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # its traceback holds this frame
+            fields.clear()
+            self.length = None
+        elif self.started:
+            raise MessageStateError("start_response was called before: a second call needs exc_info (PEP 3333)")
+        self.started = True
+        response._status, response._message = _status(status)
+        for name, value in headers:
+            lower, field = _field(name, value)
+            if lower in fields:
+                fields.add(name, value)
+            else:
+                fields[lower] = field
+        announced = fields.pop("content-length", None)  # whoever sends the body may find it out, and faster
+        if announced is not None:
+            self.length = _length(announced[1])
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body, now. Blocks while more than the high-water mark waits to be sent.
+
+        Raises:
+            TypeError: `data` is no bytes.
+            ValueError: the body would be longer than its `Content-Length`; the surplus is not sent.
+            ConnectionError: the client has gone.
+        """
+        response = self.response
+        if not self.started:
+            raise MessageStateError("the application gave a body before it called start_response")
+        if isinstance(data, str):
+            raise TypeError("a body must be bytes, not str")
+        stage = response._stage
+        if stage >= ENDED:
+            if stage is CLOSED:
+                raise ConnectionLostError("the client has gone", code="EPIPE")
+            raise _too_long(self.length)
+        if stage < BODY and self.length is not None:
+            if self.length == len(data):
+                response.end(data)
+                return
+            self._announce()
+        response.write(data)
+
+    def _announce(self) -> None:
+        """Put the application's `Content-Length` on; not where it would be wrong (RFC 9110 section 8.6)."""
+        status = self.response._status
+        if status != 204 and (status != 304 or self.length):
+            self.response.headers.set("Content-Length", str(self.length))
+
+    def finish(self, data: bytes) -> None:
+        """Send `data`, all of the body or the last of it."""
+        response = self.response
+        if not self.started:
+            raise MessageStateError("the application returned before it called start_response")
+        if type(data) is not bytes:
+            raise TypeError(f"a body must be bytes, not {type(data).__name__}")
+        length = self.length
+        if length is not None and (length != len(data) or not length) and response._stage < BODY:
+            self._announce()
+        response.end(data)
+
+    def send_all(self, result: Iterable[bytes]) -> None:
+        """Send what an application returned."""
+        if isinstance(result, (list, tuple)):
+            size = sum(map(len, result))
+            if size < LARGE:
+                self.finish(b"".join(result))
+                return
+            if self.length is None:
+                self.length = size
+        elif type(result) is FileWrapper:
+            result = iter(partial(result.filelike.read, HIGH_WATER_MARK), b"")
+        response = self.response
+        for chunk in result:
+            if chunk:
+                self.write(chunk)
+                if response.req.method == "HEAD":
+                    break  # its head is out
+        if response._stage < ENDED:
+            self.finish(b"")
+
+
+def _too_long(length: int | None) -> BodyLengthError:
+    return BodyLengthError(
+        f"the body is longer than its Content-Length of {length} bytes; the surplus was not sent",
+        code="ERR_HTTP_CONTENT_LENGTH_MISMATCH",
+    )
+
+
+class Gateway:
+    """Calls an application for each request.
+
+    Args:
+        application: the WSGI application.
+        environ: entries for each environ, over those of the gateway.
+        errors: `wsgi.errors`, a text stream; tracebacks go there too. None: `sys.stderr`.
+        log: a text stream for a line about each request; None: no lines.
+    """
+
+    __slots__ = ("_base", "_server", "application", "environ", "errors", "log")
+
+    def __init__(
+        self, application: Application, *, environ: Mapping[str, Any] | None = None, errors: Any = None, log: Any = None
+    ) -> None:
+        self.application = application
+        self.environ = dict(environ or ())
+        self.errors = errors
+        self.log = log
+        self._server: object = None  # whose template this is
+        self._base: Environ = {}
+
+    def handle(self, request: IncomingMessage, response: ServerResponse) -> None:
+        """The request handler."""
+        server = request._source.server  # type: ignore[attr-defined]  # a request's source is a server's connection
+        if server is not self._server:
+            self._base = server_environ(request.socket, self.errors or sys.stderr, self.environ)
+            self._server = server
+        answer = _Answer(response)
+        try:
+            result = self.application(request_environ(self._base, request), answer.start_response)
+            if type(result) is list and len(result) == 1:
+                answer.finish(result[0])
+                return
+            try:
+                answer.send_all(result)
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+        except (Exception, gevent.Timeout) as error:
+            self._failed(request, response, error)
+
+    def _failed(self, request: IncomingMessage, response: ServerResponse, error: BaseException) -> None:
+        """The application raised, or it gave what cannot be sent: 500, or the client sees that the body is cut."""
+        if (request.aborted or response.destroyed) and isinstance(error, HTTPError):
+            return  # the client has gone, and the application did not mind
+        self._base["wsgi.errors"].write(f"{request.method} {request.url} failed\n{traceback.format_exc()}")
+        if isinstance(error, BodyLengthError) and response._stage is BODY and response._written == response._announced:
+            response.end()  # what the client was promised it has
+        else:
+            response._connection.listener_failed(request)
+
+    def handle_and_log(self, request: IncomingMessage, response: ServerResponse) -> None:
+        """The request handler, with a line in the log when the application is done."""
+        begin = time.time()
+        when = datetime.now().isoformat(" ", "seconds")
+        try:
+            self.handle(request, response)
+        finally:
+            peer = request.socket.remote_address or "-"
+            target = request.url.encode("ascii", "backslashreplace").decode().replace('"', "%22")
+            line = f"{request.method} {target} HTTP/{request.http_version}"
+            took = time.time() - begin
+            size = response.body_size or "-"
+            self.log.write(f'{peer} - - [{when}] "{line}" {response.status_code} {size} {took:.6f}\n')
+
+
+def gateway(
+    application: Application, *, environ: Mapping[str, Any] | None = None, errors: Any = None, log: Any = None
+) -> Handler:
+    """A request handler, for `create_server()`, that calls a WSGI application.
+
+    The server should be made with `ignore_upgrade=True`: an application cannot take a connection over.
+
+    Args:
+        application, environ, errors, log: as for `Gateway`.
+    """
+    made = Gateway(application, environ=environ, errors=errors, log=log)
+    return made.handle if log is None else made.handle_and_log

@@ -1,0 +1,1185 @@
+"""WSGI: the gateway, its environ and `WSGIServer`. Source: PEP 3333; what pywsgi does, where that leaves a choice."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import os
+import re
+import resource
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+from wsgiref.validate import validator
+
+import gevent
+import pytest
+from gevent.event import Event
+from gevent.pool import Pool
+
+from greenhttp.wsgi import WSGIServer, gateway
+
+from .support import LIMIT, Heard, RawClient, Response, bounded, get
+
+OK = "200 OK"
+TEXT = ("Content-Type", "text/plain")
+LONG_POLL = 20.0  # seconds that no test waits for
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Any]
+Ask = Callable[..., Response]
+
+
+@pytest.fixture
+def errors() -> io.StringIO:
+    """What was written to `wsgi.errors`."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def client(serve: Any, connect: Any, errors: io.StringIO) -> Callable[..., RawClient]:
+    """`client(app, **options)`: a client that is connected to a server with `app`."""
+
+    def make(app: App, environ: Any = None, **options: Any) -> RawClient:
+        options = {"ignore_upgrade": True, **options}
+        made: RawClient = connect(serve(gateway(app, environ=environ, errors=errors), **options))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def ask_app(client: Any, errors: io.StringIO) -> Iterator[Ask]:
+    """`ask_app(app, request)`: the answer to one request; what is left in `wsgi.errors` fails the test."""
+
+    def ask(app: App, request: bytes = get()) -> Response:
+        answer: Response = client(app).send(request).read_response(request.split()[0].decode())
+        return answer
+
+    yield ask
+    assert errors.getvalue() == ""
+
+
+def environ_of(ask_app: Ask, request: bytes) -> dict[str, Any]:
+    """The environ that an application gets for `request`."""
+    seen: list[dict[str, Any]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(environ)
+        start_response(OK, [TEXT])
+        return [b"ok"]
+
+    assert ask_app(app, request).status == 200
+    return seen[0]
+
+
+def body_app(*body: bytes, headers: tuple[tuple[str, str], ...] = (TEXT,), status: str = OK) -> App:
+    """An application that returns a list."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response(status, list(headers))
+        return list(body)
+
+    return app
+
+
+class Body:
+    """An iterable with `close`, as frameworks return it."""
+
+    def __init__(self, *chunks: bytes | Exception) -> None:
+        self.chunks = iter(chunks)
+        self.given = 0
+        self.closed = 0
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = next(self.chunks)
+        if isinstance(chunk, Exception):
+            raise chunk
+        self.given += 1
+        return chunk
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+# --- wsgiref's validator ---
+
+REQUESTS = {
+    "GET": get("/a%20b?c=d%20e"),
+    "HEAD": get("/", method="HEAD"),
+    "POST": get("/", method="POST", body=b"one\ntwo\nthree"),
+    "chunks": get("/", method="POST", headers="Transfer-Encoding: chunked\r\n")
+    + b"4\r\none\n\r\n3\r\ntwo\r\n0\r\n\r\n",
+    "1.0": get("/", version="1.0"),
+    "OPTIONS": get("*", method="OPTIONS"),
+    "absolute": get("http://other.test:81/x?y"),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.parametrize("style", ["list", "generator", "write", "file", "parts"])
+def test_the_validator_is_content(ask_app, capsys, name, style):
+    """Given an application of each style, when wsgiref's validator stands between, then it finds no fault."""
+
+    def app(environ, start_response):
+        body = environ["wsgi.input"].readline() + environ["wsgi.input"].read(3) + b"".join(environ["wsgi.input"])
+        environ["wsgi.errors"].flush()
+        body = body or b"nothing"
+        headers = [TEXT, ("Content-Length", str(len(body)))] if style == "list" else [TEXT]
+        write = start_response(OK, headers)
+        if style == "write":
+            write(body)
+            return []
+        if style == "generator":
+            return (part for part in (b"", body))
+        if style == "file":
+            return environ["wsgi.file_wrapper"](io.BytesIO(body), 2)
+        return [body] if style == "list" else [body[:2], body[2:]]
+
+    answer = ask_app(validator(app), REQUESTS[name])
+
+    gc.collect()
+    expected = {"POST": b"one\ntwo\nthree", "chunks": b"one\ntwo", "HEAD": b""}
+    assert answer.status == 200
+    assert answer.body == expected.get(name, b"nothing")
+    assert capsys.readouterr().err == ""  # where it tells of an iterator that was not closed
+
+
+# --- the environ ---
+
+
+def test_environ_holds_what_cgi_names(ask_app):
+    environ = environ_of(
+        ask_app, get("/p?q=1&r=%20", method="POST", headers="X-Two-Words: v \r\nContent-Type: a/b\r\n", body=b"abc")
+    )
+
+    assert type(environ) is dict
+    assert environ["REQUEST_METHOD"] == "POST"
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["QUERY_STRING"]) == ("", "/p", "q=1&r=%20")
+    assert environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+    assert environ["CONTENT_TYPE"] == "a/b"
+    assert environ["CONTENT_LENGTH"] == "3"
+    assert environ["HTTP_X_TWO_WORDS"] == "v"
+    assert environ["HTTP_HOST"] == "a"
+    assert not {"HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"} & environ.keys()
+    assert environ["wsgi.version"] == (1, 0)
+    assert environ["wsgi.url_scheme"] == "http"
+    assert (environ["wsgi.multithread"], environ["wsgi.multiprocess"], environ["wsgi.run_once"]) == (True, False, False)
+    assert re.match(r"gevent/\S+ greenhttp/\S+", environ["SERVER_SOFTWARE"])
+
+
+def test_environ_tells_both_ends_of_the_connection(serve, connect, errors):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ)
+        start_response(OK, [])
+        return []
+
+    server = serve(gateway(app))
+    client = connect(server)
+    client.send(get()).read_response()
+
+    assert (seen[0]["SERVER_NAME"], seen[0]["SERVER_PORT"]) == ("127.0.0.1", str(server.address()[1]))
+    assert (seen[0]["REMOTE_ADDR"], seen[0]["REMOTE_PORT"]) == ("127.0.0.1", str(client.local_port))
+
+
+def test_one_gateway_on_two_servers_tells_each_its_own_port(serve, connect):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(int(environ["SERVER_PORT"]))
+        start_response(OK, [])
+        return []
+
+    handler = gateway(app)
+    servers = [serve(handler), serve(handler)]
+    clients = [connect(server) for server in servers]
+    for client in (*clients, *clients):
+        client.send(get()).read_response()
+
+    assert seen == [server.address()[1] for server in servers] * 2
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/caf%C3%A9%2F", "/caf\xc3\xa9/", ""),
+        ("/%zz%", "/%zz%", ""),
+        ("/%00%0a", "/\0\n", ""),
+        ("/a?b?c%41", "/a", "b?c%41"),
+        ("//double//", "//double//", ""),
+        ("*", "", ""),
+    ],
+)
+def test_the_path_is_percent_decoded_to_latin_1_and_the_query_stays(ask_app, target, path, query):
+    environ = environ_of(ask_app, get(target, method="OPTIONS"))
+
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == (path, query)
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"), [("/x?y", "/x", "y"), ("?y", "/", "y"), ("", "/", "")], ids=["path", "query", "bare"]
+)
+def test_the_host_of_an_absolute_target_wins(ask_app, target, path, query):
+    """RFC 9112 section 3.2.2"""
+    environ = environ_of(ask_app, get(f"http://u@other.test:81{target}"))
+
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == (path, query)
+    assert environ["HTTP_HOST"] == "other.test:81"
+
+
+def test_a_header_with_an_underscore_is_dropped(ask_app):
+    environ = environ_of(ask_app, get(headers="X_Forwarded_User: root\r\nX-Real: 1\r\nContent_Length: 9\r\n"))
+
+    assert "HTTP_X_FORWARDED_USER" not in environ
+    assert "CONTENT_LENGTH" not in environ
+    assert environ["HTTP_X_REAL"] == "1"
+
+
+def test_repeated_headers_are_joined_and_cookies_with_a_semicolon(ask_app):
+    environ = environ_of(ask_app, get(headers="Cookie: a=1\r\nX-A: 1\r\nCookie: b=2\r\nX-A: 2\r\nCookie: c=3\r\n"))
+
+    assert environ["HTTP_COOKIE"] == "a=1; b=2; c=3"
+    assert environ["HTTP_X_A"] == "1,2"
+
+
+def test_header_values_are_latin_1(ask_app):
+    assert environ_of(ask_app, get(headers="X-A: \xe9\xff\r\n"))["HTTP_X_A"] == "\xe9\xff"
+
+
+def test_equal_requests_do_not_share_an_environ(client):
+    """What an application puts into its environ is not in the next one, though the fields were the same."""
+    seen = []
+
+    def app(environ, start_response):
+        seen.append("HTTP_X_MINE" in environ)
+        environ["HTTP_X_MINE"] = environ["wsgi.version"] = "changed"
+        start_response(OK, [])
+        return []
+
+    sender = client(app)
+    for _ in range(3):
+        sender.send(get()).read_response()
+
+    assert seen == [False] * 3
+
+
+def test_entries_of_the_user_win(client):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append((environ["SERVER_NAME"], environ["my.key"]))
+        start_response(OK, [])
+        return []
+
+    client(app, environ={"SERVER_NAME": "front.test", "my.key": 1}).send(get()).read_response()
+
+    assert seen == [("front.test", 1)]
+
+
+# --- wsgi.input ---
+
+
+def reading(read: Callable[[Any], Any]) -> App:
+    """An application that answers with the `repr` of what `read` makes of `wsgi.input`."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response(OK, [TEXT])
+        return [repr(read(environ["wsgi.input"])).encode()]
+
+    return app
+
+
+LENGTH = get("/", method="POST", body=b"one\ntwo\nthree")
+CHUNKS = (
+    get("/", method="POST", headers="Transfer-Encoding: chunked\r\n")
+    + b"2\r\non\r\n5\r\ne\ntwo\r\n6\r\n\nthree\r\n0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("request_bytes", [LENGTH, CHUNKS], ids=["length", "chunks"])
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        (lambda body: body.read(), b"one\ntwo\nthree"),
+        (lambda body: body.read(None), b"one\ntwo\nthree"),
+        (lambda body: [body.read(5), body.read(0), body.read(100), body.read(1)], [b"one\nt", b"", b"wo\nthree", b""]),
+        (lambda body: [body.readline(), body.readline(2), body.read(3)], [b"one\n", b"tw", b"o\nt"]),
+        (lambda body: [body.read(1), body.readlines(), body.readline()], [b"o", [b"ne\n", b"two\n", b"three"], b""]),
+        (lambda body: body.readlines(2), [b"one\n"]),
+        (list, [b"one\n", b"two\n", b"three"]),
+    ],
+    ids=["all", "none", "sizes", "mixed", "lines", "hint", "iteration"],
+)
+def test_the_input_reads_as_a_file(ask_app, request_bytes, read, expected):
+    assert ask_app(reading(read), request_bytes).body == repr(expected).encode()
+
+
+def test_the_input_streams(client):
+    """Given half of a body, when the application reads a line, then it gets it before the rest is sent."""
+
+    def app(environ, start_response):
+        write = start_response(OK, [TEXT])
+        for line in environ["wsgi.input"]:
+            write(line)
+        return []
+
+    sender = client(app)
+    sender.send(get("/", method="POST", headers="Transfer-Encoding: chunked\r\n"))
+    assert sender.send(b"4\r\none\n\r\n").read_head().status == 200
+    assert sender.read_chunk() == b"one\n"
+    sender.send(b"4\r\ntwo\n\r\n")
+    assert sender.read_chunk() == b"two\n"
+    sender.send(b"0\r\n\r\n")
+    assert sender.read_chunk() == b""
+
+
+def test_100_continue_goes_out_at_the_first_read(client):
+    asked = Event()
+
+    def app(environ, start_response):
+        asked.wait()
+        body = environ["wsgi.input"].read()
+        start_response(OK, [TEXT])
+        return [body]
+
+    sender = client(app).send(get("/", method="POST", headers="Expect: 100-continue\r\nContent-Length: 3\r\n"))
+    asked.set()
+    assert sender.read_head().status == 100
+    assert sender.send(b"abc").read_response().body == b"abc"
+
+
+def test_no_100_continue_if_the_body_is_not_read(client):
+    sender = client(body_app(b"no", status="403 Forbidden"))
+    sender.send(get("/", method="POST", headers="Expect: 100-continue\r\nContent-Length: 3\r\n"))
+
+    assert sender.read_response().status == 403
+    assert sender.closed()
+
+
+@pytest.mark.parametrize("start", [b"abc", b""], ids=["some", "none"])
+def test_a_body_that_is_cut_raises_an_os_error(client, errors, start):
+    heard = Heard()
+
+    def app(environ, start_response):
+        try:
+            environ["wsgi.input"].read()
+        except OSError as error:
+            heard.note("error", error)
+            raise
+        return []
+
+    client(app).send(get("/", method="POST", headers="Content-Length: 10\r\n") + start).close()
+
+    heard.wait_for("error")
+    assert errors.getvalue() == ""  # the client's doing, and nobody to tell
+
+
+def test_a_bad_body_is_answered_with_400(client, errors):
+    def app(environ, start_response):
+        environ["wsgi.input"].read()
+        raise AssertionError("it must not come to this")
+
+    sender = client(app).send(get("/", method="POST", headers="Transfer-Encoding: chunked\r\n") + b"zz\r\n")
+
+    assert sender.read_response().status == 400
+    assert errors.getvalue() == ""
+
+
+# --- start_response ---
+
+
+def test_status_and_headers_are_sent_as_given(ask_app):
+    headers = (("X-A", "1"), TEXT, ("Set-Cookie", "a=1"), ("x-b", "\xe9"), ("Set-Cookie", "b=2"))
+
+    answer = ask_app(body_app(b"ok", headers=headers, status="299 Very Well"))
+
+    assert (answer.status, answer.message) == (299, "Very Well")
+    assert answer.all("set-cookie") == ["a=1", "b=2"]
+    assert [name for name, _ in answer.headers][:2] == ["X-A", "Content-Type"]
+    assert answer["x-b"] == "\xe9"
+    assert answer["date"] is not None
+
+
+def test_the_list_of_headers_is_not_changed(ask_app):
+    headers = [TEXT, ("Content-Length", "2"), ("X-A", "1"), ("X-A", "2")]
+    before = list(headers)
+
+    def app(environ, start_response):
+        start_response(OK, headers)
+        return [b"ok"]
+
+    assert ask_app(app).body == b"ok"
+    assert headers == before
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        ("200 OK\r\nX: 1", []),
+        ("20 OK", []),
+        ("OK", []),
+        (200, []),
+        (b"200 OK", []),
+        (OK, [("X", "1\r\nY: 2")]),
+        (OK, [("X Y", "1")]),
+        (OK, [("X", 1)]),
+        (OK, [("X", b"1")]),
+        (OK, [("X", "\u20ac")]),
+        (OK, [("Content-Length", "x")]),
+        (OK, [("Content-Length", "1"), ("Content-Length", "2")]),
+        (OK, [("Transfer-Encoding", "chunked")]),
+        (OK, [("Keep-Alive", "timeout=5")]),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_while_the_application_runs(client, errors, status, headers):
+    raised = []
+
+    def app(environ, start_response):
+        try:
+            start_response(status, headers)
+        except (TypeError, ValueError) as error:
+            raised.append(error)
+            raise
+        return [b"never"]
+
+    answer = client(app).send(get()).read_response()
+
+    assert len(raised) == 1
+    assert answer.status == 500
+    assert b"never" not in answer.body
+    assert "Traceback" in errors.getvalue()
+
+
+def test_a_second_start_response_needs_exc_info(client, errors):
+    def app(environ, start_response):
+        start_response(OK, [])
+        start_response(OK, [])
+        return []
+
+    assert client(app).send(get()).read_response().status == 500
+    assert "exc_info" in errors.getvalue()
+
+
+def test_with_exc_info_an_answer_that_was_not_sent_is_replaced(ask_app):
+    def app(environ, start_response):
+        start_response(OK, [("X-Old", "1"), ("Content-Length", "100")])
+        try:
+            raise KeyError("oops")
+        except KeyError:
+            start_response("503 Sorry", [("X-New", "1")], sys.exc_info())
+        return [b"sorry"]
+
+    answer = ask_app(app)
+
+    assert (answer.status, answer.message, answer.body) == (503, "Sorry", b"sorry")
+    assert (answer["x-old"], answer["x-new"]) == (None, "1")
+
+
+def test_with_exc_info_after_the_head_the_error_is_raised_again(client, errors):
+    def app(environ, start_response):
+        start_response(OK, [TEXT])(b"begun")
+        try:
+            raise KeyError("oops")
+        except KeyError:
+            start_response("503 Sorry", [], sys.exc_info())
+        return [b"never"]
+
+    sender = client(app).send(get())
+
+    assert sender.read_head().status == 200
+    assert sender.read_chunk() == b"begun"
+    assert sender.closed()  # without the last chunk
+    assert "KeyError: 'oops'" in errors.getvalue()
+
+
+def test_an_application_may_close_the_connection(client):
+    sender = client(body_app(b"ok", headers=(("Connection", "close"),))).send(get())
+
+    assert sender.read_response().all("connection") == ["close"]
+    assert sender.closed()
+
+
+# --- the body ---
+
+
+def packets(client: RawClient) -> list[bytes]:
+    """One `recv` of what has come."""
+    with bounded("an answer"):
+        return [client.sock.recv(65536)]
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        body_app(b"Hello"),
+        body_app(b"Hello", headers=(("Content-Length", "5"),)),
+        body_app(b"He", b"", b"llo"),
+        lambda environ, start: (start(OK, []), (b"He", b"llo"))[1],
+        lambda environ, start: (start(OK, [("Content-Length", "5")]), iter([b"", b"Hello"]))[1],
+        lambda environ, start: (start(OK, [("Content-Length", "5")])(b"Hello"), [])[1],
+    ],
+    ids=["list", "length", "parts", "tuple", "iterator", "write"],
+)
+def test_a_small_answer_is_one_packet_with_its_length(client, app):
+    sender = client(app).send(get())
+
+    (packet,) = packets(sender)
+
+    assert packet.endswith(b"\r\n\r\nHello")
+    assert packet.lower().count(b"content-length: 5\r\n") == 1
+
+
+def test_chunks_leave_at_once(client):
+    """Given a generator that waits between its chunks, then each is here before the next is made."""
+    more = Event()
+
+    def app(environ, start_response):
+        start_response(OK, [TEXT])
+        for chunk in (b"one", b"", b"two"):
+            yield chunk
+            more.wait()
+            more.clear()
+
+    sender = client(app).send(get())
+    assert sender.read_head()["transfer-encoding"] == "chunked"
+    assert sender.read_chunk() == b"one"
+    more.set()
+    gevent.sleep(0)  # past the empty chunk
+    more.set()
+    assert sender.read_chunk() == b"two"
+    more.set()
+    assert sender.read_chunk() == b""
+
+
+def test_a_chunk_of_known_length_leaves_at_once(client):
+    more = Event()
+
+    def app(environ, start_response):
+        start_response(OK, [("Content-Length", "6")])
+        yield b"one"
+        more.wait()
+        yield b"two"
+
+    sender = client(app).send(get())
+    assert sender.read_head()["content-length"] == "6"
+    assert sender.read_exactly(3) == b"one"
+    more.set()
+    assert sender.read_exactly(3) == b"two"
+    assert sender.send(get()).read_head().status == 200  # the connection is kept
+
+
+def test_start_response_may_be_called_by_the_first_step_of_a_generator(ask_app):
+    def app(environ, start_response):
+        start_response(OK, [TEXT])
+        yield b"late"
+
+    assert ask_app(app).body == b"late"
+
+
+def test_write_and_the_iterable_may_be_mixed(ask_app):
+    def app(environ, start_response):
+        write = start_response(OK, [TEXT])
+        write(b"a")
+        write(b"")
+        write(b"b")
+        return [b"c"]
+
+    assert ask_app(app).body == b"abc"
+
+
+def test_http_1_0_gets_a_stream_that_ends_with_the_connection(ask_app):
+    answer = ask_app(lambda environ, start: (start(OK, []), iter([b"a", b"b"]))[1], get(version="1.0"))
+
+    assert answer.body == b"ab"
+    assert answer["transfer-encoding"] is None
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+@pytest.mark.parametrize("headers", [(), (("Content-Length", "0"),)], ids=["bare", "length"])
+def test_bodiless_answers_leave_the_connection_usable(client, status, headers):
+    sender = client(body_app(status=status, headers=headers))
+
+    for _ in range(2):
+        answer = sender.send(get()).read_response()
+        assert answer.status == int(status[:3])
+        assert answer["content-length"] is None
+        assert answer["transfer-encoding"] is None
+
+
+@pytest.mark.parametrize(
+    ("app", "length"),
+    [
+        (body_app(b"Hello"), "5"),
+        (body_app(b"Hello", headers=(("Content-Length", "5"),)), "5"),
+        (body_app(headers=(("Content-Length", "5"),)), "5"),
+        (body_app(b"", headers=(("Content-Length", "0"),)), "0"),
+        (lambda environ, start: (start(OK, []), iter([b"a"]))[1], None),
+    ],
+    ids=["list", "length", "empty", "zero", "stream"],
+)
+def test_head_gets_the_head_alone(client, app, length):
+    sender = client(app)
+
+    for _ in range(2):
+        answer = sender.send(get(method="HEAD")).read_response("HEAD")
+        assert answer["content-length"] == length
+    assert sender.buffer == b""
+
+
+def test_head_of_an_endless_stream_ends(ask_app):
+    body = Body(*[b"x" * 1000] * 10_000)
+
+    ask_app(lambda environ, start: (start(OK, []), body)[1], get(method="HEAD"))
+
+    assert body.given == 1
+    assert body.closed == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 3_000_000])
+@pytest.mark.parametrize("announced", [True, False])
+def test_the_file_wrapper_sends_a_file(ask_app, tmp_path, size, announced):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(size))
+    opened = []
+
+    def app(environ, start_response):
+        start_response(OK, [("Content-Length", str(size))] if announced else [])
+        opened.append(open(path, "rb"))  # noqa: SIM115  # the gateway closes it
+        return environ["wsgi.file_wrapper"](opened[0], 1024)
+
+    assert ask_app(app).body == path.read_bytes()
+    assert opened[0].closed
+
+
+def test_a_large_list_is_sent_whole(ask_app):
+    parts = [os.urandom(50_000) for _ in range(20)]
+
+    answer = ask_app(body_app(*parts))
+
+    assert answer.body == b"".join(parts)
+    assert answer["content-length"] == "1000000"
+
+
+def test_close_is_always_called(client, errors):
+    """Given bodies that end, raise, are refused and are cut, then `close` is called once."""
+    bodies = {
+        "/ends": Body(b"a", b"b"),
+        "/raises": Body(ValueError("oops")),
+        "/raises-late": Body(b"a", ValueError("oops")),
+        "/not-bytes": Body("text"),  # type: ignore[arg-type]
+        "/surplus": Body(b"abc", b"def"),
+    }
+
+    def app(environ, start_response):
+        path = environ["PATH_INFO"]
+        start_response(OK, [("Content-Length", "3")] if path == "/surplus" else [])
+        return bodies[path]
+
+    for path, body in bodies.items():
+        client(app).send(get(path, headers="Connection: close\r\n")).read_all()
+        assert body.closed == 1, path
+    assert errors.getvalue().count("Traceback") == 4
+
+
+def test_close_is_called_when_the_client_goes_away(client, errors):
+    """Given an endless body, when the client closes, then it ends, and nobody is told of an error."""
+    done = Event()
+
+    class Endless(Body):
+        def close(self) -> None:
+            super().close()
+            done.set()
+
+    body = Endless(*[b"x" * 65536] * 5000)
+    sender = client(lambda environ, start: (start(OK, []), body)[1]).send(get())
+    sender.read_head()
+    sender.close()
+
+    with bounded("the end of the body"):
+        done.wait()
+    assert body.given < 5000
+    assert errors.getvalue() == ""
+
+
+def test_write_raises_when_the_client_has_gone(client, errors):
+    heard = Heard()
+
+    def app(environ, start_response):
+        write = start_response(OK, [])
+        try:
+            while True:
+                write(b"x" * 65536)
+        except ConnectionError as error:
+            heard.note("gone", error)
+            raise
+
+    client(app).send(get()).close()
+
+    heard.wait_for("gone")
+    assert errors.getvalue() == ""
+
+
+# --- bodies that do not keep their word, applications that raise ---
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        body_app(b"abcdef", headers=(("Content-Length", "3"),)),
+        body_app(b"abc", b"def", headers=(("Content-Length", "3"),)),
+        lambda environ, start: (start(OK, [("Content-Length", "3")]), iter([b"abc", b"def"]))[1],
+        lambda environ, start: (start(OK, [("Content-Length", "3")]), iter([b"ab", b"cdef"]))[1],
+        lambda environ, start: (start(OK, [("Content-Length", "3")])(b"ab"), [b"cdef"])[1],
+    ],
+    ids=["list", "parts", "iterator", "pieces", "write"],
+)
+def test_a_body_beyond_its_length_is_not_sent(client, errors, app):
+    sender = client(app)
+
+    for _ in range(2):
+        assert sender.send(get()).read_response().body == b"abc"
+    assert sender.buffer == b""
+    assert "longer than its Content-Length" in errors.getvalue()
+
+
+def test_a_body_short_of_its_length_ends_the_connection(client):
+    sender = client(body_app(b"ab", headers=(("Content-Length", "3"),))).send(get())
+
+    assert sender.read_head()["content-length"] == "3"
+    assert sender.read_all() == b"ab"
+
+
+def failing(environ: dict[str, Any], start_response: Any) -> Any:
+    raise ValueError("oops")
+
+
+def failing_after_start(environ: dict[str, Any], start_response: Any) -> Any:
+    start_response(OK, [("X-Mine", "1")])
+    raise ValueError("oops")
+
+
+def failing_generator(environ: dict[str, Any], start_response: Any) -> Any:
+    start_response(OK, [("X-Mine", "1")])
+    raise ValueError("oops")
+    yield b""
+
+
+def timing_out(environ: dict[str, Any], start_response: Any) -> Any:
+    raise gevent.Timeout(1)
+
+
+def starting_nothing(environ: dict[str, Any], start_response: Any) -> Any:
+    return [b"oops"]
+
+
+def giving_text(environ: dict[str, Any], start_response: Any) -> Any:
+    start_response(OK, [])
+    return ["oops"]
+
+
+def giving_nothing(environ: dict[str, Any], start_response: Any) -> Any:
+    start_response(OK, [])
+
+
+@pytest.mark.parametrize(
+    "app",
+    [failing, failing_after_start, failing_generator, timing_out, starting_nothing, giving_text, giving_nothing],
+)
+def test_an_error_before_the_head_is_a_500_and_a_traceback(client, errors, app):
+    answer = client(app).send(get("/path")).read_response()
+
+    assert answer.status == 500
+    assert answer["x-mine"] is None
+    assert "GET /path" in errors.getvalue()
+    assert "Traceback" in errors.getvalue()
+
+
+def test_an_error_after_the_head_aborts_the_connection(client, errors):
+    def app(environ, start_response):
+        start_response(OK, [])
+        yield b"begun"
+        raise ValueError("oops")
+
+    sender = client(app).send(get())
+
+    assert sender.read_head().status == 200
+    assert sender.read_chunk() == b"begun"
+    assert sender.closed()
+    assert "ValueError: oops" in errors.getvalue()
+
+
+def test_errors_of_wsgi_errors_go_where_the_server_says(client, errors):
+    def app(environ, start_response):
+        environ["wsgi.errors"].write("a word\n")
+        start_response(OK, [])
+        return []
+
+    client(app).send(get()).read_response()
+
+    assert errors.getvalue() == "a word\n"
+
+
+def test_pipelined_requests_are_answered_in_order(client):
+    first = Event()
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/0":
+            first.wait()
+        else:
+            first.set()
+        start_response(OK, [TEXT])
+        return [environ["PATH_INFO"].encode()]
+
+    sender = client(app).send(b"".join(get(f"/{number}") for number in range(10)))
+
+    assert [sender.read_response().body for _ in range(10)] == [b"/%d" % number for number in range(10)]
+
+
+# --- the client that goes away ---
+
+
+@pytest.mark.parametrize("leave", [RawClient.close, RawClient.reset, RawClient.half_close])
+def test_a_blocked_application_sees_that_its_client_has_gone(client, leave):
+    heard = Heard()
+
+    def app(environ, start_response):
+        heard.note("begun", environ["greenhttp.request"].url, environ["greenhttp.closed"].is_set())
+        heard.note("gone", environ["greenhttp.closed"].wait(LONG_POLL))
+        start_response(OK, [])
+        return []
+
+    sender = client(app).send(get("/poll"))
+    assert heard.wait_for("begun") == ("/poll", False)
+    leave(sender)
+
+    assert heard.wait_for("gone") == (True,)
+
+
+def test_the_closed_event_works_with_gevent_wait_and_when_it_is_asked_late(client):
+    heard = Heard()
+    gone = Event()
+
+    def app(environ, start_response):
+        request = environ["greenhttp.request"].on("close", gone.set)
+        heard.note("begun")
+        gone.wait()
+        ready = gevent.wait([environ["greenhttp.closed"]], timeout=LIMIT)
+        heard.note("waited", len(ready), environ["greenhttp.closed"].is_set(), request.aborted)
+        return []
+
+    sender = client(app).send(get())
+    heard.wait_for("begun")
+    sender.close()
+
+    assert heard.wait_for("waited") == (1, True, True)
+
+
+def test_who_does_not_ask_for_the_closed_event_has_no_listeners(ask_app):
+    environ = environ_of(ask_app, get())
+
+    assert environ["greenhttp.request"]._listeners is None
+
+
+def test_an_upgrade_that_nobody_takes_is_an_ordinary_request(ask_app):
+    request = get("/", method="POST", headers="Connection: upgrade\r\nUpgrade: websocket\r\n", body=b"abc")
+
+    assert ask_app(reading(lambda body: body.read()), request).body == b"b'abc'"
+
+
+# --- large bodies ---
+
+
+def test_an_upload_does_not_stay_in_memory(client):
+    """Given 200 MB (50 in CI), when they are read in pieces, then the process grows by no more than a few MB."""
+    size = (50 if os.environ.get("CI") else 200) * 1024 * 1024
+    piece = bytes(1024 * 1024)
+
+    def app(environ, start_response):
+        total = 0
+        while data := environ["wsgi.input"].read(65536):
+            total += len(data)
+        start_response(OK, [])
+        return [str(total).encode()]
+
+    sender = client(app).send(get("/", method="POST", headers=f"Content-Length: {size}\r\n"))
+    sender.send(piece)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(size // len(piece) - 1):
+        sender.send(piece)
+
+    assert sender.read_response().body == str(size).encode()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024  # KiB
+
+
+# --- WSGIServer ---
+
+
+@pytest.fixture
+def wsgi_server() -> Iterator[Callable[..., WSGIServer]]:
+    """`wsgi_server(app, listener, **options)`: started, and stopped after the test."""
+    servers: list[WSGIServer] = []
+
+    def make(app: App, listener: Any = ("127.0.0.1", 0), **options: Any) -> WSGIServer:
+        server = WSGIServer(listener, app, **{"log": None, **options})
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+def answer_of(where: Any, request: bytes = get(headers="Connection: close\r\n")) -> Response:
+    """The answer to one request on a connection of its own."""
+    with RawClient(where) as sender:
+        return sender.send(request).read_response(request.split()[0].decode())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("form", ["{}", ":{}", "127.0.0.1:{}", "*:{}", "[::1]:{}"])
+def test_a_listener_may_be_text(wsgi_server, form):
+    port = free_port()
+    if form == "{}":
+        server = wsgi_server(body_app(b"ok"), port)
+    else:
+        try:
+            server = wsgi_server(body_app(b"ok"), form.format(port))
+        except OSError as error:
+            pytest.skip(f"no such address here: {error}")
+
+    assert server.server_port == port
+    assert answer_of(("::1", port, 0, 0) if "::1" in form else ("127.0.0.1", port)).body == b"ok"
+
+
+def test_a_listener_may_be_a_tuple_and_tells_its_address(wsgi_server):
+    server = wsgi_server(body_app(b"ok"))
+
+    assert server.address == ("127.0.0.1", server.server_port)
+    assert server.server_host == "127.0.0.1"
+    assert server.server_port > 0
+    assert answer_of(server.address).body == b"ok"
+
+
+def test_a_listener_may_be_a_path(wsgi_server):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ)
+        start_response(OK, [])
+        return [b"ok"]
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/s"
+        server = wsgi_server(app, path)
+        assert (server.address, server.server_host, server.server_port) == (path, None, None)
+        assert answer_of(path).body == b"ok"
+        server.stop()
+    assert (seen[0]["SERVER_NAME"], seen[0]["SERVER_PORT"]) == ("localhost", "80")
+    assert "REMOTE_ADDR" not in seen[0]
+
+
+def test_a_listener_may_be_a_socket(wsgi_server):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.listen()
+        address = bound.getsockname()
+        server = wsgi_server(body_app(b"ok"), bound)
+        assert server.address == address
+        assert answer_of(address).body == b"ok"
+
+
+@pytest.mark.parametrize("listener", ["nonsense", "host:port", ":99999", ""])
+def test_a_listener_that_is_none_is_a_value_error(listener):
+    with pytest.raises(ValueError, match="cannot listen"):
+        WSGIServer(listener, body_app(b""))
+
+
+def test_the_life_of_a_server():
+    server = WSGIServer(("127.0.0.1", 0), body_app(b"ok"), log=None)
+    assert (server.started, server.closed, server.address) == (False, True, ("127.0.0.1", 0))
+    serving = gevent.spawn(server.serve_forever)
+    serving.join(0.001)
+    assert server.started
+    assert answer_of(server.address).body == b"ok"
+
+    server.stop(timeout=LIMIT)
+
+    with bounded("the end of serve_forever"):
+        serving.get()
+    assert not server.started
+    with pytest.raises(ConnectionRefusedError):
+        RawClient(server.address).close()
+
+
+def test_a_server_is_a_context_and_starts_again():
+    with WSGIServer(("127.0.0.1", 0), body_app(b"ok"), log=None) as server:
+        for _ in range(2):
+            server.start()
+            server.start()
+            assert answer_of(server.address).body == b"ok"
+            server.stop()
+
+
+def test_stop_waits_for_what_runs_and_cuts_the_rest(wsgi_server):
+    begun, end = Heard(), Event()
+
+    def app(environ, start_response):
+        begun.note("begun")
+        end.wait()
+        start_response(OK, [])
+        return [b"done"]
+
+    server = wsgi_server(app)
+    with RawClient(server.address) as patient:
+        patient.send(get())
+        begun.wait_for("begun")
+        stopping = gevent.spawn(server.stop, LIMIT)
+        gevent.idle()
+        assert not stopping.ready()
+        end.set()
+        assert patient.read_response().body == b"done"
+    with bounded("the stop"):
+        stopping.get()
+
+    end.clear()
+    server.start()
+    with RawClient(server.address) as cut:
+        cut.send(get())
+        begun.wait_for("begun", 2)
+        server.stop(timeout=0.01)
+        assert cut.closed()
+    end.set()
+
+
+def test_a_number_as_spawn_limits_how_many_run(wsgi_server):
+    running = Heard()
+    go_on = Event()
+
+    def app(environ, start_response):
+        running.note("in")
+        go_on.wait()
+        running.note("out")
+        start_response(OK, [])
+        return []
+
+    server = wsgi_server(app, spawn=1)
+    with RawClient(server.address) as first, RawClient(server.address) as second:
+        first.send(get())
+        second.send(get())
+        running.wait_for("in")
+        go_on.set()
+        first.read_response()
+        second.read_response()
+    assert running.names == ["in", "out", "in", "out"]
+
+
+def test_stop_kills_what_a_pool_still_runs(wsgi_server):
+    heard = Heard()
+
+    def app(environ, start_response):
+        heard.note("begun")
+        try:
+            Event().wait()
+        finally:
+            heard.note("killed")
+
+    pool = Pool(5)
+    server = wsgi_server(app, spawn=pool)
+    assert server.pool is pool
+    with RawClient(server.address) as sender:
+        sender.send(get())
+        heard.wait_for("begun")
+        server.stop(timeout=0.01)
+        heard.wait_for("killed")
+
+
+@pytest.mark.parametrize("spawn", [gevent.spawn, gevent.spawn_raw])
+def test_gevents_own_spawns_mean_no_limit(wsgi_server, spawn):
+    assert wsgi_server(body_app(b"ok"), spawn=spawn).pool is None
+
+
+@pytest.mark.parametrize("options", [{"handler_class": object}, {"spawn": None}, {"no_such": 1}])
+def test_what_is_not_supported_is_a_type_error(options):
+    with pytest.raises(TypeError, match=r"handler_class|spawn|no_such"):
+        WSGIServer(("127.0.0.1", 0), body_app(b""), **options)
+
+
+def test_options_of_the_http_server_may_be_given(wsgi_server):
+    server = wsgi_server(body_app(b"ok"), timeout=7, max_header_size=1000)
+
+    assert (server.server.timeout, server.server.max_header_size) == (7, 1000)
+
+
+def test_the_log_has_the_format_of_pywsgi(wsgi_server):
+    log = io.StringIO()
+    server = wsgi_server(body_app(b"Hello"), log=log)
+
+    answer_of(server.address, get("/a?b"))
+    answer_of(server.address, get('/"x"', method="HEAD", headers="Connection: close\r\n"))
+
+    pattern = r'127\.0\.0\.1 - - \[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] "GET /a\?b HTTP/1\.1" 200 5 \d+\.\d{6}\n'
+    first, second = log.getvalue().splitlines(keepends=True)
+    assert re.fullmatch(pattern, first)
+    assert '"HEAD /%22x%22 HTTP/1.1" 200 ' in second
+
+
+def test_logs_may_be_loggers(wsgi_server, caplog):
+    caplog.set_level(logging.INFO)
+    server = wsgi_server(failing, log=logging.getLogger("access"), error_log=logging.getLogger("wrong"))
+
+    assert answer_of(server.address).status == 500
+
+    found = {record.name: (record.levelname, record.getMessage()) for record in caplog.records}
+    assert found["wrong"][0] == "ERROR"
+    assert "ValueError: oops" in found["wrong"][1]
+    assert found["access"][0] == "INFO"
+    assert '" 500 ' in found["access"][1]
+
+
+def test_both_logs_go_to_stderr_unless_told_otherwise(capsys):
+    with WSGIServer(("127.0.0.1", 0), failing) as server:
+        server.start()
+        answer_of(server.address)
+
+    err = capsys.readouterr().err
+    assert "ValueError: oops" in err
+    assert '"GET / HTTP/1.1" 500' in err
+
+
+def test_logs_may_be_none(wsgi_server, capsys):
+    assert answer_of(wsgi_server(failing, error_log=None).address).status == 500
+    assert capsys.readouterr() == ("", "")
+
+
+def test_environ_and_application_may_be_changed(wsgi_server):
+    server = wsgi_server(body_app(b"old"), environ={"a": 1})
+    server.environ["b"] = 2
+    seen = []
+
+    def app(environ, start_response):
+        seen.append((environ["a"], environ["b"]))
+        start_response(OK, [])
+        return [b"new"]
+
+    server.application = app
+
+    assert answer_of(server.address).body == b"new"
+    assert seen == [(1, 2)]
+
+
+def test_a_server_without_an_application_says_so(wsgi_server, capsys):
+    assert answer_of(wsgi_server(None).address).status == 500
+    assert "no application" in capsys.readouterr().err
