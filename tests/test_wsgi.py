@@ -9,9 +9,13 @@ import os
 import re
 import resource
 import socket
+import ssl
+import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
 
@@ -23,6 +27,7 @@ from gevent.pool import Pool
 from greenhttp.wsgi import WSGIServer, gateway
 
 from .support import LIMIT, Heard, RawClient, Response, bounded, get
+from .tls import TLSWire, authority, identity, server_context
 
 OK = "200 OK"
 TEXT = ("Content-Type", "text/plain")
@@ -1183,3 +1188,227 @@ def test_environ_and_application_may_be_changed(wsgi_server):
 def test_a_server_without_an_application_says_so(wsgi_server, capsys):
     assert answer_of(wsgi_server(None).address).status == 500
     assert "no application" in capsys.readouterr().err
+
+
+# --- TLS ---
+
+
+def scheme_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """An application that answers with its scheme."""
+    start_response(OK, [TEXT])
+    return [environ["wsgi.url_scheme"].encode()]
+
+
+@pytest.fixture
+def pem_files(tmp_path: Any) -> dict[str, str]:
+    """A certificate, its key and our authority, as files."""
+    contents = {**identity(), "ca": authority().cert_pem.bytes()}
+    for name, pem in contents.items():
+        (tmp_path / name).write_bytes(pem)
+    return {name: str(tmp_path / name) for name in contents}
+
+
+def asked_over_tls(server: WSGIServer) -> Response:
+    """The answer of a server that speaks TLS."""
+    plain = RawClient(server.address)
+    try:
+        plain.sock = TLSWire(plain.sock).handshake()  # type: ignore[assignment]
+        return plain.send(get()).read_response()
+    finally:
+        plain.close()
+
+
+def test_tls_options_have_the_names_of_pywsgi(wsgi_server, pem_files):
+    server = wsgi_server(
+        scheme_app,
+        certfile=pem_files["cert"],
+        keyfile=pem_files["key"],
+        ca_certs=pem_files["ca"],
+        cert_reqs=ssl.CERT_OPTIONAL,
+        do_handshake_on_connect=True,
+        suppress_ragged_eofs=True,
+    )
+
+    assert asked_over_tls(server).body == b"https"
+
+
+def test_tls_may_be_a_ready_context(wsgi_server):
+    assert asked_over_tls(wsgi_server(scheme_app, ssl_context=server_context())).body == b"https"
+
+
+def test_bad_tls_is_a_value_error(tmp_path):
+    with pytest.raises(ValueError, match="certificate"):
+        WSGIServer(("127.0.0.1", 0), scheme_app, certfile=str(tmp_path / "none"))
+
+
+# --- frameworks ---
+
+FORM = {"headers": "Content-Type: application/x-www-form-urlencoded\r\n", "body": b"a=1&b=%C3%A9"}
+
+
+def check_framework(client: Any, app: App) -> None:
+    """What each of the applications below does: a path and a query, a form, a stream, cookies, HEAD."""
+    sender = client(app)
+    hello = sender.send(get("/hello/w%C3%B6rld?q=%C3%A9")).read_response()
+    assert (hello.status, hello.body.decode()) == (200, "w\u00f6rld \u00e9")
+    form = sender.send(get("/form", method="POST", **FORM)).read_response()
+    assert (form.status, form.body.decode()) == (200, "1 \u00e9")
+    assert sender.send(get("/stream")).read_response().body == b"0\n1\n2\n"
+    assert len(sender.send(get("/cookies")).read_response().all("set-cookie")) == 2
+    assert sender.send(get("/hello/a?q=b", method="HEAD")).read_response("HEAD")["content-length"] == "3"
+    assert sender.send(get("/nowhere")).read_response().status == 404
+    assert sender.buffer == b""
+
+
+def test_flask(client, errors):
+    flask = pytest.importorskip("flask")
+    app = flask.Flask("minimal")
+
+    @app.get("/hello/<name>")
+    def hello(name: str) -> str:
+        return f"{name} {flask.request.args['q']}"
+
+    @app.post("/form")
+    def form() -> str:
+        return f"{flask.request.form['a']} {flask.request.form['b']}"
+
+    @app.get("/stream")
+    def stream() -> Any:
+        return flask.Response(f"{number}\n" for number in range(3))
+
+    @app.get("/cookies")
+    def cookies() -> Any:
+        response = flask.Response("ok")
+        response.set_cookie("a", "1")
+        response.set_cookie("b", "2")
+        return response
+
+    @app.post("/size")
+    def size() -> str:
+        return str(len(flask.request.stream.read()))
+
+    check_framework(client, app)
+    chunked = get("/size", method="POST", headers="Transfer-Encoding: chunked\r\n") + b"3\r\nabc\r\n0\r\n\r\n"
+    assert client(app).send(chunked).read_response().body == b"3"
+    assert errors.getvalue() == ""
+
+
+def test_django(client, errors, tmp_path):
+    django = pytest.importorskip("django")
+    from django import http
+    from django.conf import settings
+    from django.core.wsgi import get_wsgi_application
+    from django.urls import path
+
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+
+    def cookies(request: Any) -> Any:
+        response = http.HttpResponse("ok")
+        response.set_cookie("a", "1")
+        response.set_cookie("b", "2")
+        return response
+
+    urls = types.ModuleType("minimal_urls")
+    urls.urlpatterns = [  # type: ignore[attr-defined]
+        path("hello/<name>", lambda request, name: http.HttpResponse(f"{name} {request.GET['q']}")),
+        path("form", lambda request: http.HttpResponse(f"{request.POST['a']} {request.POST['b']}")),
+        path("stream", lambda request: http.StreamingHttpResponse(f"{number}\n" for number in range(3))),
+        path("cookies", cookies),
+        path("file", lambda request: http.FileResponse(open(tmp_path / "file", "rb"))),  # noqa: SIM115
+    ]
+    if not settings.configured:
+        settings.configure(
+            ALLOWED_HOSTS=["*"],
+            LOGGING_CONFIG=None,
+            MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
+            ROOT_URLCONF=urls,
+            SECRET_KEY="minimal",
+        )
+    assert django.VERSION
+    app = get_wsgi_application()
+    logging.getLogger("django.request").setLevel(logging.CRITICAL)
+
+    check_framework(client, app)
+    assert client(app).send(get("/file")).read_response().body == b"x" * 100_000
+    assert errors.getvalue() == ""
+
+
+def test_falcon(client, errors):
+    falcon = pytest.importorskip("falcon")
+
+    class Resource:
+        def on_get(self, req: Any, resp: Any, name: str) -> None:
+            resp.text = f"{name} {req.get_param('q')}"
+
+        def on_get_stream(self, req: Any, resp: Any) -> None:
+            resp.stream = (f"{number}\n".encode() for number in range(3))
+
+        def on_get_cookies(self, req: Any, resp: Any) -> None:
+            resp.set_cookie("a", "1")
+            resp.set_cookie("b", "2")
+
+        def on_post_form(self, req: Any, resp: Any) -> None:
+            form = req.get_media()
+            resp.text = f"{form['a']} {form['b']}"
+
+        def on_head(self, req: Any, resp: Any, name: str) -> None:
+            self.on_get(req, resp, name)
+
+    app = falcon.App()
+    app.add_route("/hello/{name}", Resource())
+    for suffix in ("stream", "cookies", "form"):
+        app.add_route(f"/{suffix}", Resource(), suffix=suffix)
+
+    check_framework(client, app)
+    assert errors.getvalue() == ""
+
+
+def test_bottle(client, errors):
+    bottle = pytest.importorskip("bottle")
+    app = bottle.Bottle()
+
+    @app.get("/hello/<name>")
+    def hello(name: str) -> str:
+        return f"{name} {bottle.request.query.q}"
+
+    @app.post("/form")
+    def form() -> str:
+        return f"{bottle.request.forms.a} {bottle.request.forms.b}"
+
+    @app.get("/stream")
+    def stream() -> Any:
+        for number in range(3):
+            yield f"{number}\n"
+
+    @app.get("/cookies")
+    def cookies() -> str:
+        bottle.response.set_cookie("a", "1")
+        bottle.response.set_cookie("b", "2")
+        return "ok"
+
+    check_framework(client, app)
+    assert errors.getvalue() == ""
+
+
+def test_the_flask_example_streams_and_sees_the_client_go(tmp_path):
+    pytest.importorskip("flask")
+    example = Path(__file__).parent.parent / "examples" / "wsgi_flask.py"
+    command = [sys.executable, "-u", str(example), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            with gevent.Timeout(15):
+                told = re.search(r":(\d+)/", gevent.get_hub().threadpool.apply(process.stdout.readline))
+            assert told is not None
+            address = ("127.0.0.1", int(told[1]))
+            assert b"Hello" in answer_of(address).body
+            with RawClient(address) as sender:
+                sender.send(get("/news"))
+                assert sender.read_head().status == 200
+                assert sender.read_chunk() == b"\n"
+                answer_of(address, get("/news", method="POST", headers="Connection: close\r\n", body=b"fresh"))
+                assert sender.read_chunk() == b"fresh\n"
+            gone = gevent.get_hub().threadpool.apply(process.stdout.readline)
+            assert "a reader has gone" in gone
+        finally:
+            process.kill()
