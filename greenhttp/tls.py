@@ -22,6 +22,7 @@ from .workers import Workers
 __all__ = ["HANDSHAKE_TIMEOUT", "TLSError", "TLSSocket"]
 
 HANDSHAKE_TIMEOUT = 60.0  # seconds. Precedents: nginx 60, Node 120
+_OPEN, _ENDING, _ENDED, _CLOSED = State  # a global is found faster than a member of an enum
 RECORD = 16 * 1024  # bytes of plaintext, the most in one record (RFC 8446 section 5.1)
 SLICE = 4 * RECORD  # bytes encrypted at a time: OpenSSL's buffer grows to what it once held, and never shrinks
 _PLAIN_REASONS = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")  # what OpenSSL calls them
@@ -180,21 +181,25 @@ class TLSSocket(Socket):
 
     def _advance(self) -> None:
         """In the hub: let OpenSSL work off what has come."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
         try:
             if not self.secure:
                 self._ssl.do_handshake()
                 self._become_secure()
-            while self._decrypted and self._reading_on:
-                self._pass_on(self._decrypted.pop(0))
+            if self._decrypted:
+                self._pass_on_decrypted()
             incoming = self._incoming
             while self._reading_on:
                 data = self._ssl.read(min(incoming.pending, RECORD) or RECORD)
                 if not data:
                     self._end_reading()
                     break
-                self._pass_on(data)
+                owner = self.owner
+                if owner is not None:
+                    owner.data_received(data)
+                else:
+                    self._take_in(data)
                 if not incoming.pending and not self._ssl.pending():
                     break  # else the next read would only raise
         except ssl.SSLWantReadError:
@@ -207,14 +212,16 @@ class TLSSocket(Socket):
             else:
                 self._refuse(_translated(error, secure=self.secure), self._outgoing.read())  # the alert
             return
-        self._flush_records()
+        if self._outgoing.pending:
+            self._flush_records()
 
-    def _pass_on(self, data: bytes) -> None:
-        owner = self.owner
-        if owner is not None:
-            owner.data_received(data)
-        else:
-            self._take_in(data)
+    def _pass_on_decrypted(self) -> None:
+        while self._decrypted and self._reading_on:
+            data = self._decrypted.pop(0)
+            if self.owner is not None:
+                self.owner.data_received(data)
+            else:
+                self._take_in(data)
 
     def _become_secure(self) -> None:
         self.secure = True
@@ -230,9 +237,9 @@ class TLSSocket(Socket):
 
     def _send_early(self, early: list[bytes | WriteDone]) -> None:
         self.queued = 0
-        ends = self._state is State.ENDING
+        ends = self._state is _ENDING
         if ends:
-            self._state = State.OPEN
+            self._state = _OPEN
         for entry in early:
             if callable(entry):
                 self.when_sent(entry)
@@ -263,7 +270,7 @@ class TLSSocket(Socket):
 
     def send(self, data: bytes) -> bool:
         """As `Socket.send`."""
-        if self._state is not State.OPEN:
+        if self._state is not _OPEN:
             return False
         if not self.secure:
             if self._early is None:
@@ -276,7 +283,7 @@ class TLSSocket(Socket):
         try:
             if len(data) <= SLICE:
                 self._ssl.write(data)
-                return super().send(self._outgoing.read())
+                return Socket.send(self, self._outgoing.read())  # as super(), in less time
             records = []
             for start in range(0, len(data), SLICE):
                 self._ssl.write(data[start : start + SLICE])
@@ -299,24 +306,24 @@ class TLSSocket(Socket):
 
     def _flush_records(self) -> None:
         """Send what OpenSSL has to say by itself: handshakes, key updates."""
-        if not self._outgoing.pending or self._state is State.CLOSED:
+        if not self._outgoing.pending or self._state is _CLOSED:
             return
         records = self._outgoing.read()
-        if self._state is State.OPEN:
+        if self._state is _OPEN:
             super().send(records)
-        elif self._state is State.ENDING:  # after what is queued, or the peer could not read it
+        elif self._state is _ENDING:  # after what is queued, or the peer could not read it
             self._queue(records)
 
     def end(self, data: Data | None = None, encoding: str | None = None) -> None:
         """As `Socket.end`; before the handshake is over, after it."""
-        if self.secure or self._state is not State.OPEN:
+        if self.secure or self._state is not _OPEN:
             super().end(data, encoding)
             return
         if data:
             self.write(data, encoding)
         if self._early is None:
             self._early = []
-        self._state = State.ENDING
+        self._state = _ENDING
 
     def close_gently(self) -> None:
         """As `Socket.close_gently`; in a handshake there is nothing that could be told gently."""
@@ -365,7 +372,7 @@ class TLSSocket(Socket):
     def destroy(self: Any, error: Exception | None = None) -> Any:
         """As `Socket.destroy`. A client at the end of its exchange says `close_notify`; to anybody else it is a cut, so
         that a body without a length does not look whole."""
-        says_close = error is None and self._state is State.OPEN and self._out is None and self.secure
+        says_close = error is None and self._state is _OPEN and self._out is None and self.secure
         if says_close and self.owner is not None and not self._ssl.server_side and not self._incoming.eof:
             self._say_close()
             try:
@@ -376,7 +383,7 @@ class TLSSocket(Socket):
 
     def _refuse(self, error: Exception, last_words: bytes) -> None:
         """In the hub: close with an error that the peer is told of."""
-        if self._state is not State.OPEN or self._out is not None or not last_words:
+        if self._state is not _OPEN or self._out is not None or not last_words:
             self.destroy(error)
             return
         self._peer_name()
@@ -402,7 +409,7 @@ class TLSSocket(Socket):
 
     def check_deadlines(self, now: float) -> float:
         """In the hub: see `Expiring`."""
-        if self.secure or not self.handshake_timeout or self._state is State.CLOSED:
+        if self.secure or not self.handshake_timeout or self._state is _CLOSED:
             return super().check_deadlines(now)
         deadline = self._started + self.handshake_timeout
         if deadline <= now:
@@ -421,7 +428,7 @@ class TLSSocket(Socket):
         Raises:
             RuntimeError: bytes are still queued for sending, or the socket is closed.
         """
-        if self._state is State.CLOSED or self._out is not None or not self.secure:
+        if self._state is _CLOSED or self._out is not None or not self.secure:
             raise MessageStateError("cannot detach: the socket is closed, or bytes still wait to be sent")
         ours, theirs = gevent.socket.socketpair()
         carried = _CarriedSocket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
@@ -431,7 +438,7 @@ class TLSSocket(Socket):
     def _moved(self) -> TLSSocket:
         """Another object for this connection; this one is closed."""
         inflow = self._inflow
-        notified, ended = self._notified, self._state is State.ENDED
+        notified, ended = self._notified, self._state is _ENDED
         self._release()
         sock = self._sock
         sock = type(sock)(sock.family, sock.type, sock.proto, fileno=sock.detach())
@@ -442,7 +449,7 @@ class TLSSocket(Socket):
             setattr(moved, name, getattr(self, name))
         moved.secure, moved._notified = True, notified
         if ended:
-            moved._state = State.ENDED
+            moved._state = _ENDED
         if inflow is not None:
             moved.unread(b"".join(inflow.chunks))
             if inflow.progress is not Progress.OPEN:
