@@ -22,7 +22,6 @@ from gevent.event import Event
 from ._version import __version__
 from .framing import split_fields
 from .incoming import IncomingMessage
-from .sockets import Socket
 from .streams import HIGH_WATER_MARK
 
 __all__ = ["SERVER_SOFTWARE", "Closed", "Environ", "Input", "request_environ", "server_environ"]
@@ -106,21 +105,19 @@ class Input:
         return iter(self._reader())
 
 
-def server_environ(socket: Socket, errors: Any, extra: Mapping[str, Any]) -> Environ:
+def server_environ(address: Any, errors: Any, extra: Mapping[str, Any], *, secure: bool) -> Environ:
     """What is the same in all requests of a server.
 
     Args:
-        socket: of any of its connections.
+        address: where it listens.
         errors: `wsgi.errors`.
         extra: entries of the user, that win.
+        secure: whether it speaks TLS.
     """
-    local = socket.local_address
-    scheme = "https" if socket.encrypted else "http"
-    if isinstance(local, tuple):
-        wildcard = local[0] in _WILDCARDS
-        name, port = stdlib_socket.gethostname() if wildcard else local[0], str(local[1])
+    if isinstance(address, tuple):
+        name, port = stdlib_socket.gethostname() if address[0] in _WILDCARDS else address[0], str(address[1])
     else:  # neither may be empty (PEP 3333)
-        name, port = "localhost", "443" if socket.encrypted else "80"
+        name, port = "localhost", "443" if secure else "80"
     return {
         "GATEWAY_INTERFACE": "CGI/1.1",
         "SCRIPT_NAME": "",
@@ -128,7 +125,7 @@ def server_environ(socket: Socket, errors: Any, extra: Mapping[str, Any]) -> Env
         "SERVER_PORT": port,
         "SERVER_SOFTWARE": SERVER_SOFTWARE,
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scheme,
+        "wsgi.url_scheme": "https" if secure else "http",
         "wsgi.errors": errors,
         "wsgi.multithread": True,  # greenlets take turns within the application, as threads do
         "wsgi.multiprocess": False,

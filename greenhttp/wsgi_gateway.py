@@ -39,8 +39,8 @@ def _status(status: str) -> tuple[int, str]:
     if not isinstance(status, str):
         raise TypeError(f"a status must be a str, not {status!r}")
     code, _, phrase = status.partition(" ")
-    if not (len(code) == 3 and code.isascii() and code.isdigit() and code >= "100"):
-        raise InvalidArgumentError(f"a status must be three digits, a space and a phrase, not {status!r}")
+    if not (len(code) == 3 and code.isascii() and code.isdigit() and code >= "200"):  # interim ones are the server's
+        raise InvalidArgumentError(f"a status must be 200 to 999, a space and a phrase, not {status!r}")
     validate_header_value("status", phrase)
     return int(code), phrase
 
@@ -145,8 +145,8 @@ class _Answer:
         response = self.response
         if not self.started:
             raise MessageStateError("the application returned before it called start_response")
-        if type(data) is not bytes:
-            raise TypeError(f"a body must be bytes, not {type(data).__name__}")
+        if isinstance(data, str):
+            raise TypeError("a body must be bytes, not str")
         length = self.length
         if length is not None and (length != len(data) or not length) and response._stage < BODY:
             self._announce()
@@ -190,7 +190,7 @@ class Gateway:
         log: a text stream for a line about each request; None: no lines.
     """
 
-    __slots__ = ("_base", "_server", "application", "environ", "errors", "log")
+    __slots__ = ("_base", "_listener", "application", "environ", "errors", "log")
 
     def __init__(
         self, application: Application, *, environ: Mapping[str, Any] | None = None, errors: Any = None, log: Any = None
@@ -199,15 +199,18 @@ class Gateway:
         self.environ = dict(environ or ())
         self.errors = errors
         self.log = log
-        self._server: object = None  # whose template this is
+        self._listener: object = None  # whose template this is:
         self._base: Environ = {}
 
     def handle(self, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler."""
         server = request._source.server  # type: ignore[attr-defined]  # a request's source is a server's connection
-        if server is not self._server:
-            self._base = server_environ(request.socket, self.errors or sys.stderr, self.environ)
-            self._server = server
+        if server._listener is not self._listener:
+            address = server.address() or request.socket.local_address
+            self._base = server_environ(
+                address, self.errors or sys.stderr, self.environ, secure=request.socket.encrypted
+            )
+            self._listener = server._listener
         answer = _Answer(response)
         try:
             result = self.application(request_environ(self._base, request), answer.start_response)

@@ -211,6 +211,25 @@ def test_one_gateway_on_two_servers_tells_each_its_own_port(serve, connect):
     assert seen == [server.address()[1] for server in servers] * 2
 
 
+def test_a_server_on_every_address_has_the_name_of_the_host_and_a_restart_its_new_port(wsgi_server):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append((environ["SERVER_NAME"], int(environ["SERVER_PORT"])))
+        start_response(OK, [])
+        return []
+
+    server = wsgi_server(app, ":0")
+    ports = []
+    for _ in range(2):
+        ports.append(server.server_port)
+        answer_of(("127.0.0.1", server.server_port))
+        server.stop()
+        server.start()
+
+    assert seen == [(socket.gethostname(), port) for port in ports]
+
+
 @pytest.mark.parametrize(
     ("target", "path", "query"),
     [
@@ -430,6 +449,7 @@ def test_the_list_of_headers_is_not_changed(ask_app):
         ("200 OK\r\nX: 1", []),
         ("20 OK", []),
         ("OK", []),
+        ("101 Switching Protocols", []),
         (200, []),
         (b"200 OK", []),
         (OK, [("X", "1\r\nY: 2")]),
@@ -526,11 +546,12 @@ def packets(client: RawClient) -> list[bytes]:
         body_app(b"Hello"),
         body_app(b"Hello", headers=(("Content-Length", "5"),)),
         body_app(b"He", b"", b"llo"),
+        body_app(bytearray(b"Hello")),
         lambda environ, start: (start(OK, []), (b"He", b"llo"))[1],
         lambda environ, start: (start(OK, [("Content-Length", "5")]), iter([b"", b"Hello"]))[1],
         lambda environ, start: (start(OK, [("Content-Length", "5")])(b"Hello"), [])[1],
     ],
-    ids=["list", "length", "parts", "tuple", "iterator", "write"],
+    ids=["list", "length", "parts", "bytearray", "tuple", "iterator", "write"],
 )
 def test_a_small_answer_is_one_packet_with_its_length(client, app):
     sender = client(app).send(get())
