@@ -17,6 +17,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from . import https
 from ._version import __version__
 from .access_log import log_requests
 from .server import Server
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         handler = _load(options.handler)
-        server = Server()
+        server = _server(options.cert, options.key)
         if options.access_log:
             log_requests(server, sys.stdout)  # its listener comes first, to see when a request begins
         server.on("request", handler)
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"greenhttp: {error}", file=sys.stderr)
         return 1
     _stop_on_signals(server, options.graceful_timeout)
-    print(f"greenhttp {__version__} serves {options.handler} on {_shown(server.address())}", flush=True)
+    print(f"greenhttp {__version__} serves {options.handler} on {_shown(server)}", flush=True)
     server.join()
     return 0
 
@@ -61,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bind", default=DEFAULT_BIND, metavar="HOST:PORT|unix:PATH|fd:N", help=f"where to listen ({DEFAULT_BIND})"
     )
+    parser.add_argument(
+        "--cert", metavar="FILE", help="serve https: the certificate, with those between it and the root"
+    )
+    parser.add_argument("--key", metavar="FILE", help="its private key, unless that is in the same file")
     parser.add_argument("--access-log", action="store_true", help="a line on stdout for each request")
     parser.add_argument(
         "--graceful-timeout",
@@ -101,6 +106,17 @@ def _load(name: str) -> Callable[..., object]:
     return found  # type: ignore[no-any-return]
 
 
+def _server(cert: str | None, key: str | None) -> Server:
+    if cert is None and key is None:
+        return Server()
+    if cert is None:
+        raise _UsageError("--key needs --cert")
+    try:
+        return https.Server(cert=cert, key=key)
+    except ValueError as error:
+        raise _UsageError(f"--cert {cert}{f' --key {key}' if key else ''}: {error}") from error
+
+
 def _listen(server: Server, bind: str) -> None:
     kind, _, rest = bind.partition(":")
     try:
@@ -117,11 +133,13 @@ def _listen(server: Server, bind: str) -> None:
         raise _UsageError(f"cannot listen: {error.strerror or error}") from error
 
 
-def _shown(address: Any) -> str:
+def _shown(server: Server) -> str:
+    address = server.address()
     if not isinstance(address, tuple):
         return f"unix:{address}"
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{host}:{address[1]}/"
+    scheme = "https" if isinstance(server, https.Server) else "http"
+    return f"{scheme}://{host}:{address[1]}/"
 
 
 def _stop_on_signals(server: Server, grace: float) -> None:

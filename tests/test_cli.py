@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from .tls import client_context, identity
+
 LIMIT = 15.0  # seconds for a process to start or to end
 
 HANDLER = """
@@ -38,6 +40,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the command line in a folder with `app.py`; whatever runs afterwards is killed."""
     (tmp_path / "app.py").write_text(HANDLER)
     (tmp_path / "broken.py").write_text("import a_module_that_is_missing\n")
+    for name, pem in identity().items():
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+    (tmp_path / "both.pem").write_bytes(b"".join(identity().values()))
+    (tmp_path / "other.pem").write_bytes(identity("elsewhere.test")["key"])
     running: list[subprocess.Popen[str]] = []
 
     def make(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -76,6 +82,23 @@ def test_without_a_handler_the_demonstration_is_served(start: Any, ask: Any, pat
 
 def test_a_named_handler_is_served(start: Any, ask: Any) -> None:
     assert ask(port_of(start("app:handle", "--bind", "127.0.0.1:0"))).read() == b"hello from a file"
+
+
+@pytest.mark.parametrize("options", [("--cert", "cert.pem", "--key", "key.pem"), ("--cert", "both.pem")])
+def test_with_a_certificate_https_is_served_and_told(start: Any, options: tuple[str, ...]) -> None:
+    process = start("app:handle", "--bind", "127.0.0.1:0", *options)
+    line = process.stdout.readline()
+    found = re.search(r" on https://127\.0\.0\.1:(\d+)/\n", line)
+    assert found is not None, line
+    connection = http.client.HTTPSConnection("127.0.0.1", int(found[1]), timeout=LIMIT, context=client_context())
+    connection.request("GET", "/")
+    with connection.getresponse() as response:
+        assert response.read() == b"hello from a file"
+    connection.close()
+
+    process.terminate()
+
+    assert process.wait(LIMIT) == 0
 
 
 def test_an_inherited_descriptor_is_served(start: Any, ask: Any) -> None:
@@ -145,6 +168,10 @@ def test_the_access_log_has_a_line_for_each_request_with_its_time(start: Any, as
         (["app:not_callable"], 1, "is not callable"),
         (["--bind", "nowhere"], 1, "--bind takes HOST:PORT, unix:PATH or fd:N"),
         (["--bind", "unix:/missing/folder/s"], 1, "cannot listen"),
+        (["--key", "key.pem"], 1, "--key needs --cert"),
+        (["--cert", "missing.pem"], 1, "cannot read the certificate"),
+        (["--cert", "app.py"], 1, "--cert app.py: the certificate and its key cannot be used together"),
+        (["--cert", "cert.pem", "--key", "other.pem"], 1, "cannot be used together: KEY_VALUES_MISMATCH"),
         (["--no-such-option"], 2, "unrecognized arguments"),
         (["--graceful-timeout", "soon"], 2, "invalid"),
     ],
@@ -157,6 +184,7 @@ def test_a_mistake_gives_a_clear_line_and_no_traceback(
 
     assert process.returncode == status
     assert says in printed.splitlines()[-1]
+    assert len(printed.splitlines()) == 1 or status == 2
     assert "Traceback" not in printed
 
 
