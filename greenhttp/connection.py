@@ -264,7 +264,8 @@ class ServerConnection:
             if self._behind is None:
                 self._behind = []
             self._behind.append(response)
-        self._workers.enter(self._run_handler, event, response)
+        run = self._run_handler if self.server.pool is None else self._run_pooled
+        self._workers.enter(run, event, response)
 
     def _ignores_upgrade(self, head: RequestHead) -> bool:
         """Whether to answer an upgrade request as if it were none.
@@ -327,13 +328,8 @@ class ServerConnection:
 
     def _run_handler(self, event: str, response: ServerResponse) -> None:
         """In a worker."""
-        server = self.server
-        pool = server.pool
-        if pool is not None:
-            worker: Any = gevent.getcurrent()
-            pool.add(worker)  # there is room: `may_handle` said so, in this turn
         try:
-            for listener in server.listeners(event):  # `emit` would add 1 KB to the stack of a blocked handler
+            for listener in self.server.listeners(event):  # `emit` would add 1 KB to the stack of a blocked handler
                 listener(response.req, response)
         except (Exception, gevent.Timeout):
             log.exception("the %r listener raised on %s %s", event, response.req.method, response.req.url)
@@ -341,10 +337,6 @@ class ServerConnection:
         except GreenletExit:
             self._fail_exchange(response)
             raise
-        finally:
-            if pool is not None:
-                pool.discard(worker)
-                server.pool_has_room()
         if response._listeners is not None:
             response.tell_finish()
         if self._receiving is None:
@@ -359,6 +351,18 @@ class ServerConnection:
             inflow = request._inflow
             if inflow is not None and not inflow.has_reader:
                 self._discard_body(request)  # the handler has read a part of it, and left
+
+    def _run_pooled(self, event: str, response: ServerResponse) -> None:
+        """In a worker: with a place in the server's pool."""
+        pool = self.server.pool
+        worker: Any = gevent.getcurrent()
+        assert pool is not None
+        pool.add(worker)  # there is room: `may_handle` said so, in this turn
+        try:
+            self._run_handler(event, response)
+        finally:
+            pool.discard(worker)
+            self.server.pool_has_room()
 
     def _fail_exchange(self, response: ServerResponse) -> None:
         """User code raised: `500` if nothing was sent yet, else the client sees that the body is cut."""

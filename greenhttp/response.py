@@ -249,11 +249,17 @@ class ServerResponse(OutgoingMessage):
         ):
             return super().end(chunk, None, callback)
         # most answers are of this kind: a whole body at once, and nothing that `_encode_head` would have to weigh
-        self._framing = LENGTH
-        self._announced = self._written = size
+        self._written = size
         self._stage = ENDED
-        head = (_status_line(status, self._message), self.headers.encode(), _date.now(), connection.persistence)
-        if self.socket.send(b"".join((*head, b"Content-Length: %d\r\n\r\n" % size, chunk))):
+        whole = (
+            _status_line(status, self._message),
+            self.headers.encode(),
+            _date.now(),
+            connection.persistence,
+            b"Content-Length: %d\r\n\r\n" % size,
+            chunk,
+        )
+        if self.socket.send(b"".join(whole)):
             self._stage = FINISHED
             if self._listeners is not None:
                 self.workers.soon(self.tell_finish)
