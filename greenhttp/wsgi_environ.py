@@ -56,6 +56,22 @@ class Closed:
         return getattr(event, name)
 
 
+class _Connection:
+    """`environ['gunicorn.socket']` of an upgrade request: the connection as a `gevent.socket.socket`, for libraries
+    that speak another protocol on it. Its first use takes it from the server; who does that closes it."""
+
+    __slots__ = ("_request", "_taken")
+
+    def __init__(self, request: IncomingMessage) -> None:
+        self._request = request
+        self._taken: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._taken is None:
+            self._taken = self._request.socket.detach()
+        return getattr(self._taken, name)
+
+
 class _Raw(io.RawIOBase):
     """A request as `io.BufferedReader` wants it."""
 
@@ -160,6 +176,8 @@ def request_environ(base: Environ, request: IncomingMessage) -> Environ:
     environ["wsgi.input"] = Input(request)
     environ["greenhttp.request"] = request
     environ["greenhttp.closed"] = Closed(request)
+    if "HTTP_UPGRADE" in known:
+        environ["gunicorn.socket"] = _Connection(request)
     return environ
 
 

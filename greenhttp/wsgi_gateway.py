@@ -228,8 +228,9 @@ class Gateway:
 
     def _failed(self, request: IncomingMessage, response: ServerResponse, error: BaseException) -> None:
         """The application raised, or it gave what cannot be sent: 500, or the client sees that the body is cut."""
-        if (request.aborted or response.destroyed) and isinstance(error, HTTPError):
-            return  # the client has gone, and the application did not mind
+        if (request.aborted or response.destroyed) and isinstance(error, (HTTPError, StopIteration)):
+            # the client has gone, or the application has taken the connection, which some tell by StopIteration
+            return
         self._base["wsgi.errors"].write(f"{request.method} {request.url} failed\n{traceback.format_exc()}")
         if isinstance(error, BodyLengthError) and response._stage is BODY and response._written == response._announced:
             response.end()  # what the client was promised it has
@@ -256,7 +257,7 @@ def gateway(
 ) -> Handler:
     """A request handler, for `create_server()`, that calls a WSGI application.
 
-    The server should be made with `ignore_upgrade=True`: an application cannot take a connection over.
+    The server should be made with `ignore_upgrade=True`, or upgrade requests will not come here.
 
     Args:
         application, environ, errors, log: as for `Gateway`.

@@ -919,6 +919,66 @@ def test_an_upgrade_that_nobody_takes_is_an_ordinary_request(ask_app):
     assert ask_app(reading(lambda body: body.read()), request).body == b"b'abc'"
 
 
+UPGRADE = "Connection: upgrade\r\nUpgrade: websocket\r\n"
+
+
+@pytest.mark.parametrize("end", [[], [b"late"], StopIteration], ids=["empty", "body", "stop"])
+def test_the_application_may_take_the_connection_of_an_upgrade(client, errors, end):
+    """Given `gunicorn.socket`, when it is used, then it is the connection, and nothing else is sent on it."""
+
+    def app(environ, start_response):
+        sock = environ["gunicorn.socket"]
+        sock.sendall(b"HTTP/1.1 101 Other\r\n\r\n")
+        sock.sendall(sock.recv(100).upper())
+        sock.close()
+        if end is StopIteration:
+            raise StopIteration
+        return end
+
+    sender = client(app).send(get(headers=UPGRADE))
+    assert sender.read_head().status == 101
+    assert sender.send(b"abc").read_all() == b"ABC"
+    assert errors.getvalue() == ""
+
+
+def test_only_an_upgrade_request_has_the_connection_and_looking_at_it_takes_nothing(ask_app):
+    assert "gunicorn.socket" not in environ_of(ask_app, get())
+    assert "gunicorn.socket" in environ_of(ask_app, get(headers=UPGRADE))
+
+
+def test_simple_websocket_works(client, errors):
+    simple_websocket = pytest.importorskip("simple_websocket")
+    ended = Heard()
+
+    class Thread:
+        """As `threading.Thread` is after `monkey.patch_all()`."""
+
+        def __init__(self, target: Callable[[], object]) -> None:
+            self.target = target
+            self.name = ""
+
+        def start(self) -> None:
+            gevent.spawn(self.target).link(lambda _: ended.note("end"))
+
+    def app(environ, start_response):
+        socket = simple_websocket.Server.accept(environ, thread_class=Thread, event_class=Event)
+        try:
+            while True:
+                socket.send(socket.receive().upper())
+        except simple_websocket.ConnectionClosed:
+            return []
+
+    handshake = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    sender = client(app).send(get(headers=UPGRADE + handshake))
+    assert sender.read_head().status == 101
+    sender.send(b"\x81\x82\0\0\0\0hi")  # a text of two bytes, masked with zeros
+    assert sender.read_exactly(4) == b"\x81\x02HI"
+    sender.send(b"\x88\x82\0\0\0\0\x03\xe8")  # the end, 1000
+    assert sender.read_all() == b"\x88\x02\x03\xe8"
+    ended.wait_for("end")
+    assert errors.getvalue() == ""
+
+
 # --- large bodies ---
 
 
