@@ -24,7 +24,6 @@ __all__ = ["HANDSHAKE_TIMEOUT", "TLSError", "TLSSocket"]
 HANDSHAKE_TIMEOUT = 60.0  # seconds. Precedents: nginx 60, Node 120
 _OPEN, _ENDING, _ENDED, _CLOSED = State  # a global is found faster than a member of an enum
 RECORD = 16 * 1024  # bytes of plaintext, the most in one record (RFC 8446 section 5.1)
-SLICE = 4 * RECORD  # bytes encrypted at a time: OpenSSL's buffer grows to what it once held, and never shrinks
 _PLAIN_REASONS = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")  # what OpenSSL calls them
 _PLAIN_METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC", b"CONN", b"PRI ")
 _PLAIN_ANSWER = (
@@ -281,12 +280,12 @@ class TLSSocket(Socket):
         if not data:
             return self._out is None
         try:
-            if len(data) <= SLICE:
+            if len(data) <= RECORD:
                 self._ssl.write(data)
                 return Socket.send(self, self._outgoing.read())  # as super(), in less time
             records = []
-            for start in range(0, len(data), SLICE):
-                self._ssl.write(data[start : start + SLICE])
+            for start in range(0, len(data), RECORD):  # OpenSSL's buffer never shrinks below what it once held
+                self._ssl.write(data[start : start + RECORD])
                 records.append(self._outgoing.read())
         except ssl.SSLError as error:
             self.destroy(_translated(error, secure=True))
