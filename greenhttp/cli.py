@@ -21,6 +21,7 @@ from . import https
 from ._version import __version__
 from .access_log import log_requests
 from .server import Server
+from .wsgi_gateway import gateway, is_application
 
 __all__ = ["main"]
 
@@ -39,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     monkey.patch_all()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        handler = _load(options.handler)
+        handler: Any = _load(options.handler)
         server = _server(options.cert, options.key)
         if options.access_log:
             log_requests(server, sys.stdout)  # its listener comes first, to see when a request begins
+        if is_application(handler) if options.wsgi is None else options.wsgi:
+            handler = gateway(handler)
+            server.ignore_upgrade = True
         server.on("request", handler)
         _listen(server, options.bind)
     except _UsageError as error:
@@ -56,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m greenhttp", description="Serve a request handler; without one, a demonstration."
+        prog="python -m greenhttp",
+        description="Serve a request handler or a WSGI application; without one, a demonstration.",
     )
     parser.add_argument("handler", nargs="?", default="greenhttp.demo:handle", metavar="module:handler")
     parser.add_argument(
@@ -66,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         "--cert", metavar="FILE", help="serve https: the certificate, with those between it and the root"
     )
     parser.add_argument("--key", metavar="FILE", help="its private key, unless that is in the same file")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--wsgi", action="store_true", default=None, help="it is a WSGI application, whatever it looks like"
+    )
+    kind.add_argument("--handler", dest="wsgi", action="store_false", help="it is a request handler")
     parser.add_argument("--access-log", action="store_true", help="a line on stdout for each request")
     parser.add_argument(
         "--graceful-timeout",

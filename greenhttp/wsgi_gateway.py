@@ -6,6 +6,7 @@ leaves when the application gives it.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 import traceback
@@ -25,9 +26,10 @@ from .response import ServerResponse
 from .streams import HIGH_WATER_MARK
 from .wsgi_environ import Environ, request_environ, server_environ
 
-__all__ = ["Application", "Gateway", "gateway"]
+__all__ = ["Application", "Gateway", "gateway", "is_application"]
 
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+_FRAMEWORKS = frozenset(("bottle", "django", "falcon", "flask", "pyramid"))
 Handler = Callable[[IncomingMessage, ServerResponse], None]
 
 _length = lru_cache(maxsize=512)(content_length)
@@ -264,3 +266,15 @@ def gateway(
     """
     made = Gateway(application, environ=environ, errors=errors, log=log)
     return made.handle if log is None else made.handle_and_log
+
+
+def is_application(found: Callable[..., object]) -> bool:
+    """Whether `found` looks like a WSGI application rather than a request handler: by the class of a framework, or by
+    the names of its two parameters."""
+    if any(kind.__module__.partition(".")[0] in _FRAMEWORKS for kind in type(found).__mro__):
+        return True
+    try:
+        names = list(inspect.signature(found).parameters)
+    except (TypeError, ValueError):  # some callables in C have none
+        return False
+    return len(names) == 2 and (names[0] in ("environ", "env") or names[1] == "start_response")

@@ -32,6 +32,13 @@ def handle(req, res):
     else:
         res.end("hello from a file")
 not_callable = 1
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"hello from WSGI"]
+def other_names(a, b):
+    return application(a, b)
+def handler_with_odd_names(environ, response):
+    response.end("hello from a file")
 """
 
 
@@ -82,6 +89,22 @@ def test_without_a_handler_the_demonstration_is_served(start: Any, ask: Any, pat
 
 def test_a_named_handler_is_served(start: Any, ask: Any) -> None:
     assert ask(port_of(start("app:handle", "--bind", "127.0.0.1:0"))).read() == b"hello from a file"
+
+
+@pytest.mark.parametrize("options", [("app:application",), ("app:other_names", "--wsgi")])
+def test_a_wsgi_application_is_served_and_upgrades_reach_it(start: Any, options: tuple[str, ...]) -> None:
+    port = port_of(start(*options, "--bind", "127.0.0.1:0"))
+
+    with socket.create_connection(("127.0.0.1", port), LIMIT) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: other\r\n\r\n")
+        answer = b"".join(iter(lambda: sock.recv(4096), b""))
+    assert answer.endswith(b"\r\n\r\nhello from WSGI")
+
+
+def test_a_handler_may_be_called_one_whatever_it_looks_like(start: Any, ask: Any) -> None:
+    process = start("app:handler_with_odd_names", "--handler", "--bind", "127.0.0.1:0")
+
+    assert ask(port_of(process)).read() == b"hello from a file"
 
 
 @pytest.mark.parametrize("options", [("--cert", "cert.pem", "--key", "key.pem"), ("--cert", "both.pem")])

@@ -25,6 +25,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from greenhttp.wsgi import WSGIServer, gateway
+from greenhttp.wsgi_gateway import is_application
 
 from .support import LIMIT, Heard, RawClient, Response, bounded, get
 from .tls import TLSWire, authority, identity, server_context
@@ -1469,6 +1470,36 @@ def test_bottle(client, errors):
 
     check_framework(client, app)
     assert errors.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("flask", lambda flask: flask.Flask("minimal")),
+        ("django.core.handlers.wsgi", lambda wsgi: wsgi.WSGIHandler.__new__(wsgi.WSGIHandler)),
+        ("falcon", lambda falcon: falcon.App()),
+        ("bottle", lambda bottle: bottle.Bottle()),
+    ],
+)
+def test_applications_of_frameworks_are_known_as_such(name, make):
+    assert is_application(make(pytest.importorskip(name)))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (failing, True),
+        (lambda env, start_response: [], True),
+        (lambda a, start_response: [], True),
+        (lambda req, res: None, False),
+        (lambda environ: None, False),
+        (lambda environ, b, c: None, False),
+        (print, False),
+        (max, False),
+    ],
+)
+def test_an_application_is_told_from_a_handler_by_its_parameters(found, expected):
+    assert is_application(found) is expected
 
 
 def test_the_flask_example_streams_and_sees_the_client_go(tmp_path):
