@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from wsgiref.util import FileWrapper
 
 import gevent
+import gevent.socket
 from gevent.event import Event
 
 from ._version import __version__
@@ -24,7 +25,7 @@ from .framing import split_fields
 from .incoming import IncomingMessage
 from .streams import HIGH_WATER_MARK
 
-__all__ = ["SERVER_SOFTWARE", "Closed", "Environ", "Input", "request_environ", "server_environ"]
+__all__ = ["SERVER_SOFTWARE", "Closed", "Connection", "Environ", "Input", "request_environ", "server_environ"]
 
 Environ = dict[str, Any]
 
@@ -34,42 +35,49 @@ _WILDCARDS = frozenset(("", "0.0.0.0", "::"))
 _ABSOLUTE_FORM = re.compile(r"[^:/?#]+://([^/?#]*)(.*)")  # RFC 9112 section 3.2.2
 
 
-class Closed:
-    """`environ['greenhttp.closed']`: has the methods of a `gevent.event.Event`, set when the client has gone away or
-    the exchange is over. The event is made when somebody asks for it."""
+class _Lazy:
+    """Stands for an object that is made when somebody first asks for one of its public names."""
 
-    __slots__ = ("_event", "_request")
+    __slots__ = ("_made", "_request")
 
     def __init__(self, request: IncomingMessage) -> None:
         self._request = request
-        self._event: Event | None = None
+        self._made: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        event = self._event
-        if event is None:
-            event = self._event = Event()
-            request = self._request
-            if request._fate:
-                event.set()
-            else:
-                request.on("close", event.set)
-        return getattr(event, name)
+        if name.startswith("_"):  # asked by `copy`, debuggers and the like
+            raise AttributeError(name)
+        if self._made is None:
+            self._made = self._make(self._request)
+        return getattr(self._made, name)
+
+    def _make(self, request: IncomingMessage) -> Any:
+        raise NotImplementedError
 
 
-class _Connection:
+class Closed(_Lazy):
+    """`environ['greenhttp.closed']`: a `gevent.event.Event` that is set when the client has gone away or the exchange
+    is over."""
+
+    __slots__ = ()
+
+    def _make(self, request: IncomingMessage) -> Event:
+        event = Event()
+        if request._fate:
+            event.set()
+        else:
+            request.on("close", event.set)
+        return event
+
+
+class Connection(_Lazy):
     """`environ['gunicorn.socket']` of an upgrade request: the connection as a `gevent.socket.socket`, for libraries
     that speak another protocol on it. Its first use takes it from the server; who does that closes it."""
 
-    __slots__ = ("_request", "_taken")
+    __slots__ = ()
 
-    def __init__(self, request: IncomingMessage) -> None:
-        self._request = request
-        self._taken: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._taken is None:
-            self._taken = self._request.socket.detach()
-        return getattr(self._taken, name)
+    def _make(self, request: IncomingMessage) -> gevent.socket.socket:
+        return request.socket.detach()
 
 
 class _Raw(io.RawIOBase):
@@ -177,7 +185,7 @@ def request_environ(base: Environ, request: IncomingMessage) -> Environ:
     environ["greenhttp.request"] = request
     environ["greenhttp.closed"] = Closed(request)
     if "HTTP_UPGRADE" in known:
-        environ["gunicorn.socket"] = _Connection(request)
+        environ["gunicorn.socket"] = Connection(request)
     return environ
 
 
