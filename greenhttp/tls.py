@@ -162,7 +162,7 @@ class TLSSocket(Socket):
         self.bytes_read += len(data)
         self._read_size = READ_SIZE if len(data) == self._read_size else SMALL_READ_SIZE
         if not data:
-            self._incoming.write_eof()
+            self._incoming.write_eof()  # it is empty: as long as bytes wait there, nothing is read
         elif not self.secure and self._ssl.server_side and self._speaks_plainly(data):
             self._refuse(_plain_http(), _PLAIN_ANSWER)
             return
@@ -186,11 +186,12 @@ class TLSSocket(Socket):
             if not self.secure:
                 self._ssl.do_handshake()
                 self._become_secure()
-            if self._decrypted:
-                self._pass_on_decrypted()
             incoming = self._incoming
             while self._reading_on:
-                data = self._ssl.read(min(incoming.pending, RECORD) or RECORD)
+                if self._decrypted:
+                    data = self._decrypted.pop(0)
+                else:
+                    data = self._ssl.read(min(incoming.pending, RECORD) or RECORD)
                 if not data:
                     self._end_reading()
                     break
@@ -199,7 +200,7 @@ class TLSSocket(Socket):
                     owner.data_received(data)
                 else:
                     self._take_in(data)
-                if not incoming.pending and not self._ssl.pending():
+                if not incoming.pending and not self._ssl.pending() and not self._decrypted:
                     break  # else the next read would only raise
         except ssl.SSLWantReadError:
             pass
@@ -213,14 +214,6 @@ class TLSSocket(Socket):
             return
         if self._outgoing.pending:
             self._flush_records()
-
-    def _pass_on_decrypted(self) -> None:
-        while self._decrypted and self._reading_on:
-            data = self._decrypted.pop(0)
-            if self.owner is not None:
-                self.owner.data_received(data)
-            else:
-                self._take_in(data)
 
     def _become_secure(self) -> None:
         self.secure = True
@@ -446,7 +439,7 @@ class TLSSocket(Socket):
         Socket.__init__(moved, sock, self.workers, self.deadlines, high_water_mark=self.high_water_mark)
         for name in ("_decrypted", "_early", "_incoming", "_outgoing", "_ssl", "_started", "handshake_timeout"):
             setattr(moved, name, getattr(self, name))
-        moved.secure, moved._notified = True, notified
+        moved.secure, moved._notified, moved.remembered = True, notified, True
         if ended:
             moved._state = _ENDED
         if inflow is not None:

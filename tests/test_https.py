@@ -831,6 +831,29 @@ def test_the_end_comes_after_all_bytes_however_full_the_kernel_is(serve, connect
     assert client.read_all() == pattern(size)
 
 
+def test_a_half_close_in_the_middle_of_a_record_keeps_the_order(serve):
+    """The reader wakes up, and ends, while the rest of the record is decrypted but not taken."""
+    record, another, read = pattern(16_384), b"another", AsyncResult()
+    server = serve()
+
+    def upgraded(req, socket, head):
+        socket.write("ready")
+        got = socket.read1()
+        socket.end("enough")
+        read.set((len(got), got + socket.read()))
+
+    server.on("upgrade", upgraded)
+    with wire(server) as client:
+        client.send(UPGRADE)
+        assert client.read_exactly(5) == b"ready"
+        client.send(record).send(another)
+        assert client.read_all() == b"enough"
+        client.half_close()
+        first, got = read.get(timeout=LIMIT)
+    assert first < len(record)
+    assert got == record + another
+
+
 def test_an_end_for_which_the_kernel_has_no_room_waits(serve, connect):
     """Of the last bytes before it the kernel takes all, and then nothing more."""
     sockets: Queue[Any] = Queue()
