@@ -227,7 +227,7 @@ class Agent(EventEmitter):
             if not free:
                 del self.free_sockets[name]
             connection: Any = socket.owner
-            if connection is not None and connection.is_usable():
+            if connection.is_usable():
                 self._start(connection, request)
                 return True
             socket.destroy()

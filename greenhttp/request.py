@@ -370,9 +370,14 @@ class ClientRequest(OutgoingMessage):
         if self._stage is not OPEN or callback is not None:
             return super().end(data, encoding, callback)
         options = self.options
-        plain = data is None and not self.headers and self.extras is None and self.should_keep_alive
-        if plain and type(options) is Address:
-            whole = options.head
+        if (
+            type(options) is Address
+            and data is None
+            and self.extras is None
+            and not self.headers
+            and self.should_keep_alive
+        ):
+            whole = self._replay = options.head
             self._framing, self._announced = LENGTH, 0
         else:
             chunk = b"" if data is None else encode(data, encoding)
@@ -381,9 +386,9 @@ class ClientRequest(OutgoingMessage):
                 return super().end(chunk, None, callback)
             whole = head + chunk
             self._written = len(chunk)
+            if self.method in _IDEMPOTENT:
+                self._replay = whole
         self._stage = ENDED
-        if self.method in _IDEMPOTENT:
-            self._replay = whole
         if self._backlog is not None:
             self._give(whole)
         elif self.socket.send(whole) and self._listeners is None:
@@ -451,32 +456,37 @@ class ClientRequest(OutgoingMessage):
                 raise MessageStateError("the request was not sent yet: call end() first")
             if self._waiter is not None:
                 raise MessageStateError("another greenlet waits for this response already")
-            self._wait_for_response(timeout)
+            if timeout is None:
+                self._wait_for_response()
+            else:
+                self._wait_at_most(timeout)
         if self._response is None:
             assert self._failure is not None
             raise self._failure.tell()
         return self._response
 
-    def _wait_for_response(self, timeout: float | None) -> None:
+    def _wait_for_response(self) -> None:
         current, hub = gevent.getcurrent(), gevent.get_hub()
         if current is hub:
             raise MessageStateError("the hub cannot wait for a response: call get_response() in a greenlet")
-        limit = gevent.Timeout.start_new(timeout) if timeout is not None else None
         try:
             while self._response is None and self._failure is None:
                 self._waiter = current
                 _switch(hub)
-        except BaseException as interrupted:
+        except BaseException:  # a timeout or a kill
             self._waiter = None
             self.destroy()
-            if interrupted is not limit:
-                raise
-            late = PeerTimeoutError(f"no response from {self.where} within {timeout} s", code="ETIMEDOUT")
-            self._failure = _Failure(late, repr(self))
-        finally:
-            self._waiter = None
-            if limit is not None:
-                limit.close()
+            raise
+
+    def _wait_at_most(self, timeout: float) -> None:
+        with gevent.Timeout(timeout) as limit:
+            try:
+                self._wait_for_response()
+            except gevent.Timeout as interrupted:
+                if interrupted is not limit:
+                    raise
+                late = PeerTimeoutError(f"no response from {self.where} within {timeout} s", code="ETIMEDOUT")
+                self._failure = _Failure(late, repr(self))
 
     # --- control ---
 
