@@ -34,6 +34,17 @@ MAX_NAMES = 1024  # of URLs, remembered
 Options = Mapping[str, Any]
 
 
+class Origin:
+    """The connections to one origin."""
+
+    __slots__ = ("busy", "free", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.busy: dict[Socket, None] = {}  # those that serve a request; in the order in which they began
+        self.free: list[Socket] = []  # those at rest; the one that rested longest is first
+
+
 class PooledRequest(Protocol):
     """What an agent asks of a request. None of these blocks."""
 
@@ -69,8 +80,8 @@ class Agent(EventEmitter):
         "_dialing",
         "_hub",
         "_names",
+        "_origins",
         "_workers",
-        "free_sockets",
         "keep_alive",
         "keep_alive_delay",
         "limits",
@@ -80,7 +91,6 @@ class Agent(EventEmitter):
         "pool",
         "requests",
         "scheduling",
-        "sockets",
         "timeout",
     )
 
@@ -120,10 +130,7 @@ class Agent(EventEmitter):
         #: The greenlets that open connections. It has no size of its own: a full pool would block the hub, and
         #: `max_total_sockets` counts what is open as well.
         self.pool = Pool()
-        #: By name of origin, the sockets that serve a request. Not to be changed.
-        self.sockets: dict[str, list[Socket]] = {}
-        #: By name of origin, the sockets at rest; the one that rested longest is first. Not to be changed.
-        self.free_sockets: dict[str, list[Socket]] = {}
+        self._origins: dict[str, Origin] = {}  # those with a connection
         #: By name of origin, the requests that wait for a socket. Not to be changed.
         self.requests: dict[str, list[Any]] = {}
         self._names: dict[Any, str] = {}  # by the options of a URL
@@ -135,6 +142,17 @@ class Agent(EventEmitter):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} sockets={_count(self.sockets)} free={_count(self.free_sockets)}>"
+
+    @property
+    def sockets(self) -> dict[str, list[Socket]]:
+        """By name of origin, the sockets that serve a request (reference: `agent.sockets`)."""
+        return {origin.name: list(origin.busy) for origin in self._origins.values() if origin.busy}
+
+    @property
+    def free_sockets(self) -> dict[str, list[Socket]]:
+        """By name of origin, the sockets at rest; the one that rested longest is first (reference:
+        `agent.freeSockets`)."""
+        return {origin.name: list(origin.free) for origin in self._origins.values() if origin.free}
 
     def get_name(self, options: Options) -> str:
         """What tells origins apart: requests of one name share connections (reference: `agent.getName`).
@@ -186,10 +204,9 @@ class Agent(EventEmitter):
         for requests in list(self._dialing.values()):
             for request in list(requests):
                 self._stop_dialing(request)
-        for by_name in (self.sockets, self.free_sockets):
-            for sockets in list(by_name.values()):
-                for socket in list(sockets):
-                    socket.destroy()
+        for origin in list(self._origins.values()):
+            for socket in (*origin.busy, *origin.free):
+                socket.destroy()
 
     # --- for requests ---
 
@@ -214,45 +231,42 @@ class Agent(EventEmitter):
                 self._stop_dialing(other)
 
     def _settle_down(self) -> None:
-        if self.sockets or self.free_sockets or self._dialing:
+        if self._origins or self._dialing:
             raise MessageStateError("an Agent belongs to the thread that uses it first; make one for each thread")
         self._hub = gevent.get_hub()
         self._workers = Workers.of(self._hub)
         self._deadlines = Deadlines(self._hub)
 
     def _use_free(self, name: str, request: Any) -> bool:
-        free = self.free_sockets.get(name)
+        origin = self._origins.get(name)
+        free = origin.free if origin is not None else None
         while free:
             socket = free.pop() if self.scheduling == "lifo" else free.pop(0)
-            if not free:
-                del self.free_sockets[name]
             connection: Any = socket.owner
             if connection.is_usable():
-                self._start(connection, request)
+                connection.origin.busy[socket] = None
+                connection.start(request)
                 return True
             socket.destroy()
         return False
 
-    def _start(self, connection: ClientConnection, request: Any) -> None:
-        known = self.sockets.get(connection.name)
-        if known is None:
-            self.sockets[connection.name] = [connection.socket]
-        else:
-            known.append(connection.socket)
-        connection.start(request)
-
     def _may_dial(self, name: str) -> bool:
-        if len(self.sockets.get(name, ())) + len(self._dialing.get(name, ())) >= self.max_sockets:
+        origin = self._origins.get(name)
+        here = len(origin.busy) if origin is not None else 0
+        if here + len(self._dialing.get(name, ())) >= self.max_sockets:
             return False
         if self.max_total_sockets == math.inf:
             return True
-        if self._total() >= self.max_total_sockets and self.free_sockets:
-            next(iter(self.free_sockets.values()))[0].destroy()  # one at rest makes room, perhaps for who waited longer
-            return self._may_dial(name)
+        if self._total() >= self.max_total_sockets:
+            for resting in self._origins.values():
+                if resting.free:
+                    resting.free[0].destroy()  # one at rest makes room, perhaps for who waited longer
+                    return self._may_dial(name)
         return self._total() < self.max_total_sockets
 
     def _total(self) -> int:
-        return _count(self.sockets) + _count(self.free_sockets) + _count(self._dialing)
+        connected = sum(len(origin.busy) + len(origin.free) for origin in self._origins.values())
+        return connected + _count(self._dialing)
 
     # --- opening ---
 
@@ -280,13 +294,17 @@ class Agent(EventEmitter):
             if self._dialed(request) is None:
                 socket.destroy()  # it came before the end that it was to be stopped with
                 return
-            connection = ClientConnection(self, name, socket)
+            origin = self._origins.get(name)
+            if origin is None:
+                origin = self._origins[name] = Origin(name)
+            connection = ClientConnection(self, origin, socket)
             if self.keep_alive:
                 socket.set_keep_alive(True, self.keep_alive_delay)
             if request.destroyed:
                 connection.rest()
             else:
-                self._start(connection, request)
+                origin.busy[socket] = None
+                connection.start(request)
         finally:
             del request  # the error's traceback would keep it, and so the error, alive
 
@@ -318,37 +336,36 @@ class Agent(EventEmitter):
 
     def connection_free(self, connection: ClientConnection) -> None:
         """An exchange is over and the connection fit for another: a waiting request gets it, or it rests."""
-        name, socket = connection.name, connection.socket
-        _forget(self.sockets, name, socket)
+        origin, socket = connection.origin, connection.socket
+        origin.busy.pop(socket, None)
         if self._listeners is not None or socket._listeners is not None:
             self._workers.soon(deliver, socket, "free")
-            self._workers.soon(deliver, self, "free", socket, {"name": name})
-        if name in self.requests:
-            request = self._next_waiting(name)
+            self._workers.soon(deliver, self, "free", socket, {"name": origin.name})
+        if self.requests and origin.name in self.requests:
+            request = self._next_waiting(origin.name)
             if request is not None:
-                self._start(connection, request)
+                origin.busy[socket] = None
+                connection.start(request)
                 return
-        free = self.free_sockets.get(name)
-        if not self.keep_alive:
-            socket.destroy()
-        elif free is None:
-            self.free_sockets[name] = [socket]
-        elif len(free) < self.max_free_sockets:
-            free.append(socket)
+        if self.keep_alive and len(origin.free) < self.max_free_sockets:
+            origin.free.append(socket)
         else:
             socket.destroy()
         if self.requests and self.max_total_sockets != math.inf:
-            self._serve_waiting(name)  # other origins' requests, for which it makes room
+            self._serve_waiting(origin.name)  # other origins' requests, for which it makes room
 
     def connection_gone(self, connection: ClientConnection, retry: Any = None) -> None:
         """A connection is closed, or was given away; `retry` is a request that gets a fresh one in its place."""
-        name, socket = connection.name, connection.socket
-        _forget(self.sockets, name, socket)
-        _forget(self.free_sockets, name, socket)
+        origin, socket = connection.origin, connection.socket
+        origin.busy.pop(socket, None)
+        if socket in origin.free:
+            origin.free.remove(socket)
+        if not origin.busy and not origin.free and self._origins.get(origin.name) is origin:
+            del self._origins[origin.name]
         if retry is not None:
             self._dial(retry)
         else:
-            self._serve_waiting(name)
+            self._serve_waiting(origin.name)
 
     def _serve_waiting(self, name: str) -> None:
         """There is room for one more connection, to this origin or, where all count together, to any."""
@@ -368,17 +385,6 @@ class Agent(EventEmitter):
             if not request.destroyed:
                 return request
         return None
-
-
-def _forget(by_name: dict[str, list[Socket]], name: str, socket: Socket) -> None:
-    sockets = by_name.get(name)
-    if sockets is not None:
-        try:
-            sockets.remove(socket)
-        except ValueError:
-            return
-        if not sockets:
-            del by_name[name]
 
 
 def plain_socket(stream: Any) -> tuple[_socket.socket, bytes]:

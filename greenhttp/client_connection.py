@@ -88,7 +88,7 @@ class ClientConnection:
 
     Args:
         agent: whose it is.
-        name: of its origin, as `Agent.get_name` gives it.
+        origin: whom it leads to, in the agent's books.
         socket: connected.
     """
 
@@ -110,13 +110,13 @@ class ClientConnection:
         "_unclaimed",
         "_workers",
         "agent",
-        "name",
+        "origin",
         "socket",
     )
 
-    def __init__(self, agent: ConnectionAgent, name: str, socket: Socket) -> None:
+    def __init__(self, agent: ConnectionAgent, origin: Any, socket: Socket) -> None:
         self.agent = agent
-        self.name = name
+        self.origin = origin
         self.socket = socket
         self._workers: Workers = socket.workers
         self._parser = ResponseParser(agent.limits)
@@ -152,6 +152,12 @@ class ClientConnection:
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.name} {self._phase.name.lower()}>"
+
+    @property
+    def name(self) -> str:
+        """Of its origin, as `Agent.get_name` gives it."""
+        name: str = self.origin.name
+        return name
 
     @property
     def closing(self) -> bool:
