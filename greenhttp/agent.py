@@ -356,7 +356,8 @@ class Agent(EventEmitter):
 
     def connection_gone(self, connection: ClientConnection, retry: Any = None) -> None:
         """A connection is closed, or was given away; `retry` is a request that gets a fresh one in its place."""
-        origin, socket = connection.origin, connection.socket
+        origin: Origin = connection.origin
+        socket = connection.socket
         origin.busy.pop(socket, None)
         if socket in origin.free:
             origin.free.remove(socket)
