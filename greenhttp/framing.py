@@ -96,23 +96,32 @@ class RequestFraming:
         )
 
 
-class RequestHead:
-    """One request line with its fields, and what they mean."""
+class _Head:
+    """What the heads of both directions have."""
 
-    __slots__ = ("body", "complete", "framing", "raw", "target")
+    __slots__ = ("body", "complete", "raw")
 
-    def __init__(self, framing: RequestFraming, target: bytes, raw: bytes, body: bytes | None) -> None:
-        self.framing = framing
-        self.target = target
-        self.raw = raw  # the whole head, as received
-        self.body = body  # if all of it came with the head, until somebody takes it
-        #: Whether the message has no body, or it came with the head.
-        self.complete = body is not None
+    raw: bytes  #: the whole head, as received
+    body: bytes | None  #: if all of it came with the head, until somebody takes it
+    complete: bool  #: whether the message has no body, or it came with the head
 
     @property
     def fields(self) -> list[bytes]:
         """Name, value, name, value, ... as received."""
         return split_fields(self.raw)
+
+
+class RequestHead(_Head):
+    """One request line with its fields, and what they mean."""
+
+    __slots__ = ("framing", "target")
+
+    def __init__(self, framing: RequestFraming, target: bytes, raw: bytes, body: bytes | None) -> None:
+        self.framing = framing
+        self.target = target
+        self.raw = raw
+        self.body = body
+        self.complete = body is not None
 
     def __repr__(self) -> str:
         framing = self.framing
@@ -248,22 +257,16 @@ class ResponseFraming:
         return framing
 
 
-class ResponseHead:
+class ResponseHead(_Head):
     """One status line with its fields, and what they mean."""
 
-    __slots__ = ("body", "complete", "framing", "raw")
+    __slots__ = ("framing",)
 
     def __init__(self, framing: ResponseFraming, raw: bytes, body: bytes | None) -> None:
         self.framing = framing
-        self.raw = raw  # the whole head, as received
-        self.body = body  # if all of it came with the head, until somebody takes it
-        #: Whether the message has no body, or it came with the head.
+        self.raw = raw
+        self.body = body
         self.complete = body is not None
-
-    @property
-    def fields(self) -> list[bytes]:
-        """Name, value, name, value, ... as received."""
-        return split_fields(self.raw)
 
     def __repr__(self) -> str:
         return f"<ResponseHead HTTP/{self.framing.version} {self.framing.status}>"

@@ -7,7 +7,7 @@ import io
 import logging
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import gevent
@@ -26,15 +26,34 @@ _TLS_NAMES = {"certfile": "cert", "keyfile": "key", "ca_certs": "ca", "ciphers":
 _TLS_IGNORED = frozenset(("do_handshake_on_connect", "server_side", "ssl_version", "suppress_ragged_eofs"))
 
 
-class _ToLogger(io.TextIOBase):
-    """A stream whose lines are records of a logger."""
+class _ToLogger:
+    """A stream whose lines are records of a logger; in all else it is that logger (reference: `LoggingLogAdapter`)."""
+
+    __slots__ = ("_level", "_logger")
 
     def __init__(self, logger: Any, level: int) -> None:
-        self._logger, self._level = logger, level
+        object.__setattr__(self, "_logger", logger)
+        object.__setattr__(self, "_level", level)
 
     def write(self, text: str) -> int:
         self._logger.log(self._level, text.removesuffix("\n"))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """A record is out when it is written."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._logger, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._logger, name)
 
 
 class _Nowhere(io.TextIOBase):
@@ -49,8 +68,8 @@ class WSGIServer:
 
     Args:
         listener: `(host, port)`, `':port'`, `'host:port'`, a port, the path of a Unix socket, or a bound socket.
-        application: the WSGI application.
-        backlog: connections that may wait for `accept`.
+        application: the WSGI application; None: the one that a subclass has as its attribute.
+        backlog: connections that may wait for `accept`; not with a socket.
         spawn: how many requests run at a time, as a number or a `gevent.pool.Pool`; `'default'` is unlimited.
         log: a text stream or a logger for a line about each request; None: none. `'default'` is `sys.stderr`.
         error_log: the same for `wsgi.errors` and for what the application raises.
@@ -85,15 +104,20 @@ class WSGIServer:
                 "'upgrade' of a greenhttp.Server"
             )
         self._where = _parse_listener(listener)
+        bound = hasattr(self._where, "getsockname")
+        if bound and backlog is not None:
+            raise TypeError("backlog must be None with a bound socket")
         self._backlog = BACKLOG if backlog is None else backlog
-        self._address: Any = self._where.getsockname() if hasattr(self._where, "getsockname") else self._where
+        self._address: Any = self._where.getsockname() if bound else self._where
         self._stopped = Event()
         self._stopped.set()
         self.log = _stream(log, logging.INFO)
         self.error_log = _stream(error_log, logging.ERROR)
         self._gateway = Gateway(
-            application or _no_application, environ=environ, errors=self.error_log or _Nowhere(), log=self.log
+            _no_application, environ=environ, errors=self.error_log or _Nowhere(), log=self.log
         )
+        if application is not None:
+            self.application = application
         self.pool = _pool(spawn)
         options = {"ignore_upgrade": True, "pool": self.pool, **_tls_options(options)}
         handler = self._gateway.handle if self.log is None else self._gateway.handle_and_log
@@ -152,6 +176,17 @@ class WSGIServer:
         """The port of `address`; None for a path."""
         return self._address[1] if isinstance(self._address, tuple) else None
 
+    @property
+    def socket(self) -> Any:
+        """The listening socket.
+
+        Raises:
+            AttributeError: it does not listen.
+        """
+        if not self.started:
+            raise AttributeError(f"{self!r} has no socket: it does not listen")
+        return self.server._listener
+
     # --- its life ---
 
     def start(self) -> None:
@@ -162,6 +197,7 @@ class WSGIServer:
         """
         if self.started:
             return
+        self._gateway.application = self.application  # a subclass may have it as an attribute
         host, where = self._where if isinstance(self._where, tuple) else (None, self._where)
         self.server.listen(where, host, self._backlog)
         self._address = self.server.address()

@@ -31,6 +31,7 @@ Environ = dict[str, Any]
 
 SERVER_SOFTWARE = f"gevent/{gevent.__version__} greenhttp/{__version__} Python/{platform.python_version()}"
 _KNOWN_SIZE = 2048  # bytes of fields that are remembered; longer ones are rarely the same twice
+_COOKIES = frozenset(("HTTP_COOKIE", "HTTP_COOKIE2"))  # their lines are joined as RFC 6265 and RFC 2965 write them
 _WILDCARDS = frozenset(("", "0.0.0.0", "::"))
 _ABSOLUTE_FORM = re.compile(r"[^:/?#]+://([^/?#]*)(.*)")  # RFC 9112 section 3.2.2
 
@@ -209,7 +210,7 @@ def _fields(head: bytes) -> Environ:
             key = f"HTTP_{key}"
             known = environ.get(key)
             if known is not None:
-                value = f"{known}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
+                value = f"{known}{'; ' if key in _COOKIES else ','}{value}"
             environ[key] = value
     return environ
 

@@ -18,7 +18,7 @@ from wsgiref.util import FileWrapper, is_hop_by_hop
 
 import gevent
 
-from .errors import BodyLengthError, ConnectionLostError, HTTPError, InvalidArgumentError, MessageStateError
+from .errors import BodyLengthError, ConnectionLostError, HTTPError, InvalidArgumentError, InvalidHeaderError, MessageStateError
 from .headers import field_line, validate_header_value
 from .incoming import IncomingMessage
 from .outgoing import BODY, CLOSED, ENDED, LARGE, content_length
@@ -40,6 +40,8 @@ def _status(status: str) -> tuple[int, str]:
     """Code and phrase of `'200 OK'`."""
     if not isinstance(status, str):
         raise TypeError(f"a status must be a str, not {status!r}")
+    if "\r" in status or "\n" in status:
+        raise InvalidArgumentError("carriage return or newline in status")
     code, _, phrase = status.partition(" ")
     if not (len(code) == 3 and code.isascii() and code.isdigit() and code >= "200"):  # interim ones are the server's
         raise InvalidArgumentError(f"a status must be 200 to 999, a space and a phrase, not {status!r}")
@@ -55,7 +57,14 @@ def _field(name: str, value: str) -> tuple[str, tuple[str, Any, bytes]]:
     lower = name.lower()
     if lower != "connection" and is_hop_by_hop(name):
         raise InvalidArgumentError(f"{name} is a hop-by-hop header; they are the server's (PEP 3333)")
-    return lower, (name, value, field_line(name, value))
+    try:
+        return lower, (name, value, field_line(name, value))
+    except InvalidHeaderError:
+        for what, text in (("name", name), ("value", value)):
+            if "\r" in text or "\n" in text:
+                raise InvalidHeaderError(f"carriage return or newline in header {what}") from None
+        value.encode("latin-1")  # if it is this, a UnicodeError tells it best
+        raise
 
 
 class _Answer:
@@ -131,16 +140,30 @@ class _Answer:
             raise _too_long(self.length)
         if stage < BODY and self.length is not None:
             if self.length == len(data):
-                response.end(data)
+                self.finish(data)
                 return
             self._announce()
         response.write(data)
 
     def _announce(self) -> None:
         """Put the application's `Content-Length` on; not where it would be wrong (RFC 9110 section 8.6)."""
-        status = self.response._status
+        response = self.response
+        status = response._status
         if status != 204 and (status != 304 or self.length):
-            self.response.headers.set("Content-Length", str(self.length))
+            response.headers.set("Content-Length", str(self.length))
+        if not response.req._head.framing.ordinary:
+            self._persist()
+
+    def _persist(self) -> None:
+        """Where the body ends is known: keep the connection of an HTTP/1.0 client that has asked for it."""
+        response = self.response
+        headers = response.headers
+        if (
+            response.req.http_version == "1.0"
+            and "connection" not in headers
+            and response._connection.may_persist(response)
+        ):
+            headers.set("Connection", "keep-alive")
 
     def finish(self, data: bytes) -> None:
         """Send `data`, all of the body or the last of it."""
@@ -150,8 +173,11 @@ class _Answer:
         if isinstance(data, str):
             raise TypeError("a body must be bytes, not str")
         length = self.length
-        if length is not None and (length != len(data) or not length) and response._stage < BODY:
-            self._announce()
+        if response._stage < BODY:
+            if length is not None and (length != len(data) or not length):
+                self._announce()
+            elif not response.req._head.framing.ordinary:
+                self._persist()
         response.end(data)
 
     def send_all(self, result: Iterable[bytes]) -> None:

@@ -12,11 +12,11 @@ import pytest
 from gevent import socket
 from gevent.pool import Group
 
-from .support import RawClient, bounded, eventually, fields
+from .support import Fields, RawClient, bounded, eventually, fields
 
 
 @dataclass
-class Request:
+class Request(Fields):
     """A request as the origin has read it."""
 
     method: str
@@ -27,14 +27,6 @@ class Request:
     body: bytes = b""
     raw_body: bytes = b""
     trailers: list[tuple[str, str]] = field(default_factory=list)
-
-    def all(self, name: str) -> list[str]:
-        """Every value of `name`, in any letter case."""
-        return [value for found, value in self.headers if found.lower() == name.lower()]
-
-    def __getitem__(self, name: str) -> str | None:
-        values = self.all(name)
-        return values[0] if values else None
 
 
 class Peer(RawClient):

@@ -75,8 +75,22 @@ class Heard(list[tuple[Any, ...]]):
         return [entry for entry in self if entry[0] == event][count - 1][1:]
 
 
+class Fields:
+    """The fields of a message, by name in any letter case."""
+
+    headers: list[tuple[str, str]]
+
+    def all(self, name: str) -> list[str]:
+        """Every value of `name`."""
+        return [value for found, value in self.headers if found.lower() == name.lower()]
+
+    def __getitem__(self, name: str) -> str | None:
+        values = self.all(name)
+        return values[0] if values else None
+
+
 @dataclass
-class Response:
+class Response(Fields):
     """An answer as the raw client has parsed it."""
 
     version: str
@@ -87,14 +101,6 @@ class Response:
     body: bytes = b""
     raw_body: bytes = b""
     trailers: list[tuple[str, str]] = field(default_factory=list)
-
-    def all(self, name: str) -> list[str]:
-        """Every value of `name`, in any letter case."""
-        return [value for found, value in self.headers if found.lower() == name.lower()]
-
-    def __getitem__(self, name: str) -> str | None:
-        values = self.all(name)
-        return values[0] if values else None
 
 
 class RawClient:

@@ -1,0 +1,305 @@
+"""`gunicorn -k greenhttp.gunicorn.Worker`, in processes of its own."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .tls import client_context, identity
+
+LIMIT = 15.0  # seconds for a process to start or to end
+QUICK = 3.0  # seconds for an end that waits for nobody; it takes some tenths
+
+APP = """
+import os, time
+from gevent import monkey
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/slow":
+        return slow(start_response)
+    if path == "/forever":
+        time.sleep(1000)
+    if path == "/block":
+        monkey.get_original("time", "sleep")(1000)
+    start_response("200 OK", [("X-Answer", "42")])
+    return [f"{os.getpid()} {environ['wsgi.url_scheme']} one".encode()]
+def slow(start_response):
+    start_response("200 OK", [])
+    yield b"begun "
+    time.sleep(0.5)  # cooperates: the worker has patched it before it loaded this
+    yield b"done"
+"""
+HOOKS = """
+def pre_request(worker, req):
+    worker.log.info("before %s %s", req.method, req.path)
+def post_request(worker, req, environ, resp):
+    worker.log.info("after %s: %s", environ["RAW_URI"], resp.status)
+"""
+
+
+class Gunicorn(subprocess.Popen[bytes]):
+    """The arbiter, with what it and its workers have logged."""
+
+    log: Path
+
+    def logged(self, pattern: str) -> re.Match[str]:
+        """Wait for a line in the log."""
+        return logged(self.log, pattern)
+
+    @property
+    def port(self) -> int:
+        return int(self.logged(r"Listening at: https?://127\.0\.0\.1:(\d+)")[1])
+
+
+def logged(path: Path, pattern: str) -> re.Match[str]:
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        text = path.read_text() if path.exists() else ""
+        found = re.search(pattern, text)
+        if found is not None:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"{pattern!r} was not logged: {text}")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
+    """Start gunicorn in a folder with `app.py`; whatever runs afterwards is killed, workers too."""
+    pytest.importorskip("gunicorn", reason="gunicorn is not installed: the worker is NOT tested")
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    for name, pem in identity().items():
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+    running: list[Gunicorn] = []
+
+    def make(*arguments: str, app: str = "app:app") -> Gunicorn:
+        command = [sys.executable, "-m", "gunicorn", "-k", "greenhttp.gunicorn.Worker", "--bind", "127.0.0.1:0"]
+        log = tmp_path / "log"
+        # newer versions put a control socket there
+        environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "GUNICORN_CMD_ARGS": ""}
+        with log.open("wb") as stream:
+            process = Gunicorn(
+                [*command, *arguments, app],
+                cwd=tmp_path,
+                env=environ,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        process.log = log
+        running.append(process)
+        return process
+
+    yield make
+    for process in running:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # all have ended
+            pass
+        process.wait()
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[..., http.client.HTTPConnection]]:
+    """`client(port)`: a connection that is kept, closed after the test."""
+    made: list[http.client.HTTPConnection] = []
+
+    def make(port: int) -> http.client.HTTPConnection:
+        made.append(http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT))
+        return made[-1]
+
+    yield make
+    for connection in made:
+        connection.close()
+
+
+def get(connection: http.client.HTTPConnection, path: str = "/", **headers: str) -> list[str]:
+    """Ask, on the connection that is kept if there is one. Returns the words of the body."""
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    body = response.read().decode()
+    assert response.status == 200, (response.status, body)
+    return body.split()
+
+
+def raw(path: Path, *fields: str) -> bytes:
+    """Ask at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+        sock.sendall("\r\n".join(["GET / HTTP/1.0", *fields, "", ""]).encode())
+        return b"".join(iter(lambda: sock.recv(4096), b""))
+
+
+def test_without_gunicorn_the_import_says_what_is_missing() -> None:
+    code = "import sys; sys.modules['gunicorn'] = None; import greenhttp.gunicorn"
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
+
+    assert run.stderr.endswith("ImportError: greenhttp.gunicorn needs gunicorn: pip install 'greenhttp[gunicorn]'\n")
+
+
+def test_it_serves_every_listener_logs_as_gunicorn_does_and_heeds_its_settings(
+    start: Any, client: Any, tmp_path: Path
+) -> None:
+    form = '%(h)s "%(r)s" %(s)s %(B)s %({x-asked}i)s %({x-answer}o)s %({path_info}e)s %(L)s'
+    process = start(
+        *("--bind", "unix:s", "--config", "hooks.py", "--forwarded-allow-ips", "10.0.0.0/8", "--threads", "4"),
+        *("--access-logfile", "access", "--access-logformat", form),
+    )
+
+    pid, scheme, _ = get(client(process.port), "/a%20b?c", **{"X-Asked": "yes", "X-Forwarded-Proto": "https"})
+
+    line = rf'127\.0\.0\.1 "GET /a%20b\?c HTTP/1\.1" 200 {len(pid) + 9} yes 42 /a b 0\.\d{{6}}\n'
+    assert logged(tmp_path / "access", line)
+    assert scheme == "http"  # the client's address is not among those that may tell
+    assert process.logged(r"before GET /a%20b\n")
+    assert process.logged(r"after /a%20b\?c: 200 OK\n")
+    assert process.logged("does not honour the setting threads")
+    # who asks at a Unix socket may tell
+    assert raw(tmp_path / "s", "X-Forwarded-Proto: https").endswith(b" https one")
+    assert raw(tmp_path / "s", "X-Forwarded-Proto: http").endswith(b" http one")
+    assert raw(tmp_path / "s", "X-Forwarded-Proto: http", "X-Forwarded-Ssl: on").startswith(b"HTTP/1.1 400 ")
+
+
+def test_with_a_certificate_https_is_served_and_without_keep_alive_connections_close(start: Any) -> None:
+    process = start("--certfile", "cert.pem", "--keyfile", "key.pem", "--keep-alive", "0")
+    connection = http.client.HTTPSConnection("127.0.0.1", process.port, timeout=LIMIT, context=client_context())
+    connection.request("GET", "/")
+    with connection.getresponse() as response:
+        assert response.headers["Connection"] == "close"
+        assert response.read().endswith(b" https one")
+    connection.close()
+
+
+def test_a_certificate_that_cannot_be_used_ends_gunicorn(start: Any) -> None:
+    assert start("--certfile", "app.py").wait(LIMIT) == 3
+
+
+def test_an_application_that_is_missing_is_told_as_gunicorn_tells_it(start: Any) -> None:
+    process = start(app="app:missing")
+
+    assert process.wait(LIMIT) == 4
+    assert process.logged("Failed to find attribute 'missing' in 'app'")
+
+
+def test_hup_loads_the_application_anew_and_no_request_of_a_kept_connection_fails(
+    start: Any, client: Any, tmp_path: Path
+) -> None:
+    """Only an idle connection may be closed under a request; its client asks again, as RFC 9112 section 9.3.1 says."""
+    process = start("--keep-alive", "60")
+    connection = client(process.port)
+    assert get(connection)[2] == "one"
+    (tmp_path / "app.py").write_text(APP.replace("one", "other"))
+
+    process.send_signal(signal.SIGHUP)
+
+    end = time.monotonic() + LIMIT
+    seen: list[str] = []
+    while seen[-20:] != ["other"] * 20:
+        assert time.monotonic() < end, seen[-1]
+        kept = connection.sock is not None
+        try:
+            seen.append(get(connection)[2])
+        except ConnectionError:
+            assert kept
+            connection.close()
+    assert {*seen} == {"one", "other"}
+
+
+def test_a_stop_does_not_wait_for_idle_connections(start: Any, client: Any) -> None:
+    process = start("--keep-alive", "60")
+    idle = [client(process.port) for _ in range(200)]
+    for connection in idle:
+        get(connection)
+    assert all(connection.sock for connection in idle)
+    begin = time.monotonic()
+
+    process.terminate()
+
+    assert process.wait(LIMIT) == 0
+    assert time.monotonic() - begin < QUICK
+
+
+def test_sigterm_lets_a_running_request_finish(start: Any, client: Any) -> None:
+    process = start()
+    connection = client(process.port)
+    connection.request("GET", "/slow")
+    response = connection.getresponse()
+    assert response.read(6) == b"begun "
+
+    process.terminate()
+
+    assert response.read() == b"done"
+    assert process.wait(LIMIT) == 0
+    assert "SIGKILL" not in process.log.read_text()
+
+
+def test_what_does_not_end_is_cut_and_named_before_the_arbiter_kills(start: Any, client: Any) -> None:
+    process = start("--graceful-timeout", "1")
+    connection = client(process.port)
+    get(connection)
+    connection.request("GET", "/forever")
+    time.sleep(0.1)  # nothing tells that the application runs
+
+    process.terminate()
+
+    with pytest.raises(ConnectionError):
+        connection.getresponse()
+    assert process.wait(LIMIT) == 0
+    assert process.logged("cuts 1 requests: .*GET /forever")
+    assert "SIGKILL" not in process.log.read_text()
+
+
+def test_sigint_waits_for_nobody(start: Any, client: Any) -> None:
+    process = start()
+    connection = client(process.port)
+    get(connection)
+    connection.request("GET", "/forever")
+    begin = time.monotonic()
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(LIMIT) == 0
+    assert time.monotonic() - begin < QUICK
+
+
+def test_after_max_requests_another_worker_serves_and_nothing_fails(start: Any, client: Any) -> None:
+    process = start("--max-requests", "3", "--keep-alive", "60")
+    connection = client(process.port)
+
+    pids = [get(connection)[0] for _ in range(7)]
+
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
+def test_a_worker_whose_hub_is_blocked_is_replaced(start: Any, client: Any) -> None:
+    process = start("--timeout", "1")
+    connection = client(process.port)
+    before = get(connection)[0]
+
+    with pytest.raises(ConnectionError):
+        get(connection, "/block")
+
+    assert process.logged(rf"WORKER TIMEOUT \(pid:{before}\)")
+    assert get(client(process.port))[0] != before
+
+
+def test_a_worker_leaves_when_its_arbiter_has_died(start: Any, client: Any) -> None:
+    process = start()
+    pid = get(client(process.port))[0]
+
+    process.kill()
+
+    assert process.logged(f"worker {pid} stops")
+    assert process.logged(rf"Worker exiting \(pid: {pid}\)")
