@@ -137,9 +137,9 @@ class ClientConnection:
         self._idle_limit = agent.timeout or NEVER  # seconds of rest, by the agent's or by the server's wish
         self._expires = NEVER
         socket.owner = self
-        if socket._inflow is not None:  # it was a stream before, and has read ahead
+        if socket.inflow is not None:  # it was a stream before, and has read ahead
             socket.pause_reading()  # first what has come before
-            self._workers.hub.loop.run_callback(self._take_unread, socket._inflow)
+            self._workers.hub.loop.run_callback(self._take_unread, socket.inflow)
 
     def _take_unread(self, inflow: Inflow) -> None:
         """In the hub."""
@@ -347,7 +347,7 @@ class ClientConnection:
             self._expires = monotonic() + self._idle_limit
             if self._expires < socket.due:
                 socket.deadlines.schedule(socket, self._expires)
-        if not socket._reading_on:
+        if not socket.reading_on:
             socket.resume_reading()
         self.agent.connection_free(self)
 

@@ -198,7 +198,7 @@ class ServerConnection:
         socket, request = self.socket, self._receiving
         assert request is not None
         self._rate = RateMeter(self.server.min_data_rate, socket.last_activity, socket.bytes_read)
-        if request._head.framing.expects_continue:
+        if request.head.framing.expects_continue:
             self._rate.pause(socket.last_activity, socket.bytes_read)  # the client waits for our 100
         self._schedule(socket.last_activity)
 
@@ -214,7 +214,7 @@ class ServerConnection:
             return False
         receiving = self._receiving
         if receiving is not None:
-            inflow = receiving._inflow
+            inflow = receiving.inflow
             return inflow is None or self._drain_left >= 0 or inflow.size < inflow.mark
         most = self.server.max_requests_per_socket
         if most and self._requests >= most:
@@ -291,8 +291,8 @@ class ServerConnection:
             if self._drain_left < 0:
                 self._leave()
             return
-        assert request._inflow is not None
-        if not request._inflow.push(data):
+        assert request.inflow is not None
+        if not request.inflow.push(data):
             self.socket.pause_reading()
             if self._rate is not None:
                 self._rate.pause(time.monotonic(), self.socket.bytes_read)
@@ -348,7 +348,7 @@ class ServerConnection:
             and response.writable_ended
             and self._phase is not LEAVING
         ):
-            inflow = request._inflow
+            inflow = request.inflow
             if inflow is not None and not inflow.has_reader:
                 self._discard_body(request)  # the handler has read a part of it, and left
 
@@ -409,7 +409,7 @@ class ServerConnection:
             return
         front = self._front
         if (
-            message._head.framing.expects_continue
+            message.head.framing.expects_continue
             and front is not None
             and front.req is message
             and not front.headers_sent
@@ -418,7 +418,7 @@ class ServerConnection:
             self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._rate is not None:
             self._rate.resume(time.monotonic(), self.socket.bytes_read)
-        if not self.socket._reading_on:
+        if not self.socket.reading_on:
             self.resume_soon()
 
     def resume_soon(self) -> None:
@@ -440,7 +440,7 @@ class ServerConnection:
     def may_persist(self, response: ServerResponse) -> bool:
         """Whether the connection may be kept after `response`, as far as we know when its head is written."""
         server = self.server
-        framing = response.req._head.framing
+        framing = response.req.head.framing
         if not framing.keep_alive or framing.expects_continue:
             return False  # a client that waits for a 100 may send its body, or may not: who knows what comes next
         if self.persists:
@@ -461,14 +461,14 @@ class ServerConnection:
         if response is not self._front or self._phase is LEAVING:
             return
         request = response.req
-        if response._last:
+        if response.is_last:
             self._front = None
             self._close_request(request)
             self._leave()
             return
         receiving = self._receiving is request
         if receiving:
-            inflow = request._inflow
+            inflow = request.inflow
             assert inflow is not None
             if not inflow.asked and not self._discard_body(request):
                 return
@@ -491,7 +491,7 @@ class ServerConnection:
 
     def _discard_body(self, request: IncomingMessage) -> bool:
         """Nobody reads the rest of a body: make way for the next request, unless it is too much. Returns whether."""
-        inflow = request._inflow
+        inflow = request.inflow
         assert inflow is not None
         self._drain_left = MAX_DRAIN - inflow.size
         inflow.chunks.clear()
@@ -523,7 +523,7 @@ class ServerConnection:
         deadline = self._since + self._idle_limit
         if deadline < socket.due:
             socket.deadlines.schedule(socket, deadline)
-        if not socket._reading_on:
+        if not socket.reading_on:
             self.resume_soon()
 
     def write_blocked(self) -> None:
@@ -550,7 +550,7 @@ class ServerConnection:
                 self._send_rate.pause(time.monotonic(), self._bytes_taken())
         if self._front is not None:
             self._front.drained()
-        if not self.socket._reading_on and not self.socket.corked:
+        if not self.socket.reading_on and not self.socket.corked:
             self.resume_soon()
 
     # --- refusals ---
@@ -726,7 +726,7 @@ class ServerConnection:
         server = self.server
         phase = self._phase
         deadline = NEVER
-        if phase != BUSY and not self.socket._reading_on and not self.socket.queued:
+        if phase != BUSY and not self.socket.reading_on and not self.socket.queued:
             self._since = now  # it waits for the pool: that time is ours, not the client's
         if phase == IDLE:
             deadline = self._since + self._idle_limit

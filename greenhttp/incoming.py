@@ -57,14 +57,15 @@ class IncomingMessage(Readable):
         'timeout' (socket); 'close' (): once, when the exchange is over or the connection is gone.
     """
 
-    __slots__ = ("_fate", "_head", "_headers", "_source", "socket")
+    __slots__ = ("_fate", "_headers", "_source", "head", "socket")
 
     EVENTS: ClassVar[frozenset[str]] = Readable.EVENTS | {"aborted", "timeout"}
 
     def __init__(self, head: RequestHead | ResponseHead, source: MessageSource, socket: Socket) -> None:
         self._listeners = None
-        self._inflow = None
-        self._head: Any = head  # which of the two it is follows from where the message came
+        self.inflow = None
+        #: For the connection: the head; which of the two kinds it is follows from where the message came.
+        self.head: Any = head
         self._source = source
         self._headers: dict[str, Any] | None = None
         self._fate = UNDER_WAY
@@ -72,7 +73,7 @@ class IncomingMessage(Readable):
         self.socket = socket
 
     def __repr__(self) -> str:
-        what = f"{self.method} {self.url}" if isinstance(self._head, RequestHead) else self.status_code
+        what = f"{self.method} {self.url}" if isinstance(self.head, RequestHead) else self.status_code
         return f"<IncomingMessage {what}>"
 
     def __enter__(self: _Self) -> _Self:
@@ -86,55 +87,55 @@ class IncomingMessage(Readable):
     @property
     def method(self) -> str:
         """`'GET'`, ...; empty for a response."""
-        head = self._head
+        head = self.head
         return head.framing.method if isinstance(head, RequestHead) else ""
 
     @property
     def url(self) -> str:
         """The request target exactly as sent; empty for a response."""
-        head = self._head
+        head = self.head
         return head.target.decode("latin-1") if isinstance(head, RequestHead) else ""
 
     @property
     def status_code(self) -> int | None:
         """200, ...; None for a request."""
-        head = self._head
+        head = self.head
         return head.framing.status if isinstance(head, ResponseHead) else None
 
     @property
     def status_message(self) -> str | None:
         """The phrase as sent, `'OK'`; None for a request."""
-        head = self._head
+        head = self.head
         return head.framing.reason if isinstance(head, ResponseHead) else None
 
     @property
     def http_version(self) -> str:
         """`'1.1'` or `'1.0'`."""
-        version: str = self._head.framing.version
+        version: str = self.head.framing.version
         return version
 
     @property
     def http_version_major(self) -> int:
         """The first number of `http_version`."""
-        return int(self._head.framing.version[0])
+        return int(self.head.framing.version[0])
 
     @property
     def http_version_minor(self) -> int:
         """The second number of `http_version`."""
-        return int(self._head.framing.version[2])
+        return int(self.head.framing.version[2])
 
     @property
     def headers(self) -> dict[str, Any]:
         """Lower-case names to values; repeated lines are joined, `set-cookie` is a list (reference:
         `message.headers`)."""
         if self._headers is None:
-            self._headers = incoming_headers(self._head.fields)
+            self._headers = incoming_headers(self.head.fields)
         return self._headers
 
     @property
     def raw_headers(self) -> HeaderList:
         """Name, value, name, value, ... as received."""
-        return flat_fields(self._head.fields)
+        return flat_fields(self.head.fields)
 
     @property
     def trailers(self) -> dict[str, Any]:
@@ -148,16 +149,16 @@ class IncomingMessage(Readable):
 
     def raw_trailers_seen(self) -> Sequence[bytes]:
         """The trailers as bytes, when the reader is at the end of the body."""
-        inflow = self._inflow
+        inflow = self.inflow
         return inflow.trailers if inflow is not None and inflow.progress is Progress.ENDED else _NO_FIELDS
 
     # --- body ---
 
     def read(self, size: int | None = -1) -> Any:
         """As `Readable.read`; a body that came with its head is handed over as it is."""
-        head = self._head
+        head = self.head
         body = head.body
-        if not body or self._inflow is not None or self._listeners is not None or (size != -1 and size is not None):
+        if not body or self.inflow is not None or self._listeners is not None or (size != -1 and size is not None):
             return super().read(size)
         head.body = None
         return body
@@ -183,9 +184,9 @@ class IncomingMessage(Readable):
     @property
     def complete(self) -> bool:
         """Whether all of the message has come."""
-        if self._inflow is None:
-            return bool(self._head.complete)
-        return self._inflow.progress in (Progress.COMPLETE, Progress.ENDED)
+        if self.inflow is None:
+            return bool(self.head.complete)
+        return self.inflow.progress in (Progress.COMPLETE, Progress.ENDED)
 
     @property
     def destroyed(self) -> bool:
@@ -203,7 +204,7 @@ class IncomingMessage(Readable):
         if callback is not None:
             self.on("timeout", callback)
         # else the connection may serve others by now
-        if not self._fate and not (self.complete and isinstance(self._head, ResponseHead)):
+        if not self._fate and not (self.complete and isinstance(self.head, ResponseHead)):
             self.socket.set_timeout(seconds)
         return self
 
@@ -215,24 +216,24 @@ class IncomingMessage(Readable):
     def close(self) -> None:
         """No more is wanted of it: a response that has not come to its end is destroyed with its connection, so that
         nothing waits for a reader; one that has, and a request, loses nothing."""
-        if isinstance(self._head, ResponseHead) and not self.complete:
+        if isinstance(self.head, ResponseHead) and not self.complete:
             self.destroy()
 
     # --- for the connection ---
 
     def continue_sent(self) -> None:
         """`100 Continue` has gone out: the client waits for it no more."""
-        self._head.framing = self._head.framing.without(expects_continue=True)
+        self.head.framing = self.head.framing.without(expects_continue=True)
 
     def open_body(self) -> Inflow:
         """The inflow of a body that is on its way."""
-        self._inflow = Inflow(self, self.socket.workers, self.socket.high_water_mark)
-        return self._inflow
+        self.inflow = Inflow(self, self.socket.workers, self.socket.high_water_mark)
+        return self.inflow
 
     def finish(self, trailers: Sequence[bytes]) -> None:
         """In the hub: the body is complete."""
-        assert self._inflow is not None
-        self._inflow.finish(trailers)
+        assert self.inflow is not None
+        self.inflow.finish(trailers)
 
     def abort(self, error: Exception) -> None:
         """The rest will not come: 'aborted', 'error' if somebody listens, 'close'."""
@@ -251,7 +252,7 @@ class IncomingMessage(Readable):
             return
         self._fate = OVER
         if self._listeners is not None:
-            inflow = self._inflow
+            inflow = self.inflow
             if inflow is None or not inflow.pumping:  # else `_at_end` follows
                 self.socket.workers.soon(self._deliver, "close")
 
@@ -263,7 +264,7 @@ class IncomingMessage(Readable):
 
     def _open_inflow(self) -> Inflow:
         inflow = Inflow(self, self.socket.workers, self.socket.high_water_mark)
-        head = self._head
+        head = self.head
         if head.complete:
             if head.body:
                 inflow.push(head.body)
@@ -272,7 +273,7 @@ class IncomingMessage(Readable):
             head.body = None
         return inflow
 
-    def _wants_bytes(self) -> None:
+    def wants_bytes(self) -> None:
         self._source.body_wanted(self)
 
     def _interrupted(self) -> None:
@@ -280,7 +281,7 @@ class IncomingMessage(Readable):
 
     def _at_end(self) -> None:
         self._source.message_read(self)
-        if self._fate and self._inflow is not None and self._inflow.pumping:
+        if self._fate and self.inflow is not None and self.inflow.pumping:
             self.socket.workers.soon(self._deliver, "close")
 
     def _listener_failed(self) -> None:

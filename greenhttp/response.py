@@ -89,7 +89,7 @@ class ServerResponse(OutgoingMessage):
         those of `OutgoingMessage`, and 'timeout' (socket).
     """
 
-    __slots__ = ("_connection", "_last", "_message", "_status", "req")
+    __slots__ = ("_connection", "_message", "_status", "is_last", "req")
 
     EVENTS: ClassVar[frozenset[str]] = OutgoingMessage.EVENTS | {"timeout"}
 
@@ -100,7 +100,8 @@ class ServerResponse(OutgoingMessage):
         self._connection = connection
         self._status = 200
         self._message: str | None = None
-        self._last = False  # the connection closes after it
+        #: For the connection: whether it closes after this response.
+        self.is_last = False
 
     def __repr__(self) -> str:
         return f"<ServerResponse {self._status} to {self.req.method} {self.req.url} {self._stage.name.lower()}>"
@@ -169,7 +170,7 @@ class ServerResponse(OutgoingMessage):
     def _encode_head(self, length: int | None) -> bytes:
         headers = self.headers
         status = self._status
-        request: RequestFraming = self.req._head.framing
+        request: RequestFraming = self.req.head.framing
         extras = self.extras or NO_EXTRAS
         removed = extras.removed
         parts = [_status_line(status, self._message), headers.encode()]
@@ -222,7 +223,7 @@ class ServerResponse(OutgoingMessage):
         parts.append(b"\r\n")
         self._framing = NONE if bodiless or request.method == "HEAD" else framing
         self._announced = announced
-        self._last = not persists
+        self.is_last = not persists
         return b"".join(parts)
 
     def end(
@@ -242,7 +243,7 @@ class ServerResponse(OutgoingMessage):
             or self._stage is not OPEN
             or self._backlog is not None
             or self.extras is not None
-            or not self.req._head.framing.ordinary
+            or not self.req.head.framing.ordinary
             or (status != 200 and (status < 200 or status == 204 or status == 304))
             or not _DECIDING.isdisjoint(self.headers)
             or not connection.persists
@@ -281,7 +282,7 @@ class ServerResponse(OutgoingMessage):
         """
         self._write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.req.continue_sent()
-        self.req._wants_bytes()
+        self.req.wants_bytes()
         if callback is not None:
             self._when_sent(callback)
 
@@ -320,15 +321,10 @@ class ServerResponse(OutgoingMessage):
 
     def _ended(self) -> None:
         if self._framing == LENGTH and self._written < self._announced:
-            self._last = True  # the peer must see that the body is cut
+            self.is_last = True  # the peer must see that the body is cut
             self.socket.when_sent(lambda _: self.socket.destroy())
         self.socket.when_sent(self.sent)
         self._connection.response_given(self)
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the connection closes after this response."""
-        return self._last
 
 
 def _joined(value: object) -> str:

@@ -85,7 +85,6 @@ class Socket(Readable):
         "_peer",
         "_read_size",
         "_read_watcher",
-        "_reading_on",
         "_room",
         "_sock",
         "_state",
@@ -101,6 +100,7 @@ class Socket(Readable):
         "lingers",
         "owner",
         "queued",
+        "reading_on",
         "timeout",
         "workers",
     )
@@ -147,7 +147,7 @@ class Socket(Readable):
         self._state = _OPEN
         self._peer: Any = None
         self._write_watcher: Any = None
-        self._reading_on = True
+        self.reading_on = True
         self._read_watcher: Any = workers.hub.loop.io(sock.fileno(), _READ)
         self._read_watcher.start(self._on_readable)
 
@@ -266,7 +266,7 @@ class Socket(Readable):
             if not full:
                 return
             reads += 1
-            if reads == MAX_READS or not self._reading_on:
+            if reads == MAX_READS or not self.reading_on:
                 return
 
     def _take_in(self, data: bytes) -> None:
@@ -292,8 +292,8 @@ class Socket(Readable):
         if self.owner is not None:
             self.owner.eof_received()
             return
-        if self._inflow is not None:
-            self._inflow.finish()
+        if self.inflow is not None:
+            self.inflow.finish()
         else:
             self._reading().finish()
         if self._state is _ENDED:
@@ -301,20 +301,20 @@ class Socket(Readable):
 
     def pause_reading(self) -> None:
         """Leave what comes in the kernel, so that the peer has to wait."""
-        if self._reading_on:
-            self._reading_on = False
+        if self.reading_on:
+            self.reading_on = False
             self._read_watcher.stop()
 
     def resume_reading(self) -> None:
         """Read again."""
-        if not self._reading_on and self._state is not _CLOSED:
-            self._reading_on = True
+        if not self.reading_on and self._state is not _CLOSED:
+            self.reading_on = True
             self._read_watcher.start(self._on_readable)
 
     def _open_inflow(self) -> Inflow:
         return Inflow(self, self.workers, self.high_water_mark)
 
-    def _wants_bytes(self) -> None:
+    def wants_bytes(self) -> None:
         if self.owner is None:
             self.resume_reading()
 
@@ -451,7 +451,7 @@ class Socket(Readable):
     def read_rest(self, error: OSError) -> None:
         """In the hub: read what is here, then destroy the socket with `error`."""
         self.resume_reading()
-        while self._reading_on:
+        while self.reading_on:
             before = self.bytes_read
             self._on_readable()
             if self.bytes_read == before:
@@ -536,7 +536,7 @@ class Socket(Readable):
         if self.lingers >= 0:
             self.deadlines.forget(self)
             self.deadlines.schedule(self, monotonic() + LINGER_TIME)
-        elif self._inflow is not None and self._inflow.progress > 0 and not self._reading_on:
+        elif self.inflow is not None and self.inflow.progress > 0 and not self.reading_on:
             self.destroy()  # the peer's end had come before
 
     # --- end ---
@@ -553,7 +553,7 @@ class Socket(Readable):
 
     def _release(self) -> None:
         self._state = _CLOSED
-        self._reading_on = False
+        self.reading_on = False
         self._read_watcher.close()
         if self._write_watcher is not None:
             self._write_watcher.close()
@@ -566,8 +566,8 @@ class Socket(Readable):
         owner, self.owner = self.owner, None
         if owner is not None:
             owner.connection_lost(error)
-        if self._inflow is not None:
-            self._inflow.fail(cause)
+        if self.inflow is not None:
+            self.inflow.fail(cause)
         if self._listeners is not None:
             self.workers.dispatch(self._deliver_end, error)
 
@@ -595,8 +595,8 @@ class Socket(Readable):
         if self._state is _CLOSED or self._out is not None:
             raise MessageStateError("cannot detach: the socket is closed, or bytes still wait to be sent")
         unread = b""
-        if self._inflow is not None:
-            unread = b"".join(self._inflow.chunks)
+        if self.inflow is not None:
+            unread = b"".join(self.inflow.chunks)
         self._release()
         family, kind, proto = self._sock.family, self._sock.type, self._sock.proto
         detached = _DetachedSocket(family, kind, proto, fileno=self._sock.detach())

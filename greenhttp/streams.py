@@ -152,7 +152,7 @@ class Inflow:
         self.asked = True
         owner = self._owner()
         if self.progress is Progress.OPEN and self.size < self.mark and owner is not None:
-            owner._wants_bytes()
+            owner.wants_bytes()
 
     def set_flow(self, flow: Flow) -> None:
         """Start or stop the `'data'` events; they start soon, not within this call."""
@@ -258,13 +258,14 @@ class Readable(EventEmitter):
         'data' (chunk), 'end': all was delivered, 'close', 'error' (exception).
     """
 
-    __slots__ = ("_inflow",)
+    __slots__ = ("inflow",)
 
     EVENTS: ClassVar[frozenset[str]] = frozenset({"data", "end", "close", "error"})
 
     def __init__(self) -> None:
         super().__init__()
-        self._inflow: Inflow | None = None
+        #: For the source: what has come and was not taken yet; made on its first use.
+        self.inflow: Inflow | None = None
 
     # --- what a subclass says ---
 
@@ -272,7 +273,7 @@ class Readable(EventEmitter):
         """Make the inflow, on its first use."""
         raise NotImplementedError
 
-    def _wants_bytes(self) -> None:
+    def wants_bytes(self) -> None:
         """In any greenlet, never blocks: there is room, the source may go on."""
         raise NotImplementedError
 
@@ -362,9 +363,9 @@ class Readable(EventEmitter):
                 return
 
     def _reading(self) -> Inflow:
-        inflow = self._inflow
+        inflow = self.inflow
         if inflow is None:
-            inflow = self._inflow = self._open_inflow()
+            inflow = self.inflow = self._open_inflow()
         return inflow
 
     @staticmethod

@@ -187,7 +187,7 @@ class TLSSocket(Socket):
                 self._ssl.do_handshake()
                 self._become_secure()
             incoming = self._incoming
-            while self._reading_on:
+            while self.reading_on:
                 if self._decrypted:
                     data = self._decrypted.pop(0)
                 else:
@@ -253,9 +253,9 @@ class TLSSocket(Socket):
 
     def resume_reading(self) -> None:
         """Read again; what is decrypted already comes first."""
-        was_off = not self._reading_on
+        was_off = not self.reading_on
         super().resume_reading()
-        if was_off and self._reading_on:
+        if was_off and self.reading_on:
             self.workers.hub.loop.run_callback(self._advance)
 
     # --- out ---
@@ -429,7 +429,7 @@ class TLSSocket(Socket):
 
     def _moved(self) -> TLSSocket:
         """Another object for this connection; this one is closed."""
-        inflow = self._inflow
+        inflow = self.inflow
         notified, ended = self._notified, self._state is _ENDED
         self._release()
         sock = self._sock

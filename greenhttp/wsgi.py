@@ -113,9 +113,7 @@ class WSGIServer:
         self._stopped.set()
         self.log = _stream(log, logging.INFO)
         self.error_log = _stream(error_log, logging.ERROR)
-        self._gateway = Gateway(
-            _no_application, environ=environ, errors=self.error_log or _Nowhere(), log=self.log
-        )
+        self._gateway = Gateway(_no_application, environ=environ, errors=self.error_log or _Nowhere(), log=self.log)
         if application is not None:
             self.application = application
         self.pool = _pool(spawn)

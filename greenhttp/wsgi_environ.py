@@ -163,7 +163,7 @@ def server_environ(address: Any, errors: Any, extra: Mapping[str, Any], *, secur
 
 def request_environ(base: Environ, request: IncomingMessage) -> Environ:
     """The environ of `request`, on a copy of its server's."""
-    head = request._head
+    head = request.head
     framing = head.framing
     fields = head.raw.split(b" ", 2)[2]
     known = _fields(fields) if len(fields) <= _KNOWN_SIZE else _fields.__wrapped__(fields)

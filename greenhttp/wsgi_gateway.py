@@ -18,7 +18,14 @@ from wsgiref.util import FileWrapper, is_hop_by_hop
 
 import gevent
 
-from .errors import BodyLengthError, ConnectionLostError, HTTPError, InvalidArgumentError, InvalidHeaderError, MessageStateError
+from .errors import (
+    BodyLengthError,
+    ConnectionLostError,
+    HTTPError,
+    InvalidArgumentError,
+    InvalidHeaderError,
+    MessageStateError,
+)
 from .headers import field_line, validate_header_value
 from .incoming import IncomingMessage
 from .outgoing import BODY, CLOSED, ENDED, LARGE, content_length
@@ -151,7 +158,7 @@ class _Answer:
         status = response._status
         if status != 204 and (status != 304 or self.length):
             response.headers.set("Content-Length", str(self.length))
-        if not response.req._head.framing.ordinary:
+        if not response.req.head.framing.ordinary:
             self._persist()
 
     def _persist(self) -> None:
@@ -176,7 +183,7 @@ class _Answer:
         if response._stage < BODY:
             if length is not None and (length != len(data) or not length):
                 self._announce()
-            elif not response.req._head.framing.ordinary:
+            elif not response.req.head.framing.ordinary:
                 self._persist()
         response.end(data)
 

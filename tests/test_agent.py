@@ -505,7 +505,7 @@ def test_an_agent_through_a_connect_tunnel_with_data_already_there(
             connect.end()
             socket = connect.get_response().socket
             assert said_first.wait(5)
-            eventually(lambda: socket._inflow is not None and socket._inflow.size >= min(first, len(answer), 60_000))
+            eventually(lambda: socket.inflow is not None and socket.inflow.size >= min(first, len(answer), 60_000))
             return socket.detach() if detached else socket
 
     proxies, agent = pool(), pool(Tunnels, keep_alive=True)
@@ -539,7 +539,7 @@ def test_a_tunnel_that_ended_already_delivers_what_came(origin: Origin, pool: Ca
             )
             connect.end()
             socket = connect.get_response().socket
-            eventually(lambda: socket._inflow is not None and socket._inflow.progress > 0, "the end of the tunnel")
+            eventually(lambda: socket.inflow is not None and socket.inflow.progress > 0, "the end of the tunnel")
             return socket
 
     proxies = pool()

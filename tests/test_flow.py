@@ -212,7 +212,7 @@ def test_an_upload_that_nobody_reads_is_held_by_flow_control(serve, connect):
     client = connect(serve(handler))
     sender = gevent.spawn(client.send, get(method="POST", headers=f"Content-Length: {size}\r\n") + bytes(size))
     heard.wait_for("handling")
-    eventually(lambda: not requests[0].socket._reading_on, "the server to stop reading")
+    eventually(lambda: not requests[0].socket.reading_on, "the server to stop reading")
     assert requests[0].socket.bytes_read <= 3 * MARK
     assert not sender.ready()
     assert heard.names == ["handling"]
@@ -241,7 +241,7 @@ def test_a_blocked_data_listener_holds_the_sender(serve, connect):
     client = connect(serve(handler))
     sender = gevent.spawn(client.send, get(method="POST", headers=f"Content-Length: {size}\r\n") + bytes(size))
     heard.wait_for("data")
-    eventually(lambda: not requests[0].socket._reading_on, "the server to stop reading")
+    eventually(lambda: not requests[0].socket.reading_on, "the server to stop reading")
     assert heard.names == ["data"]
     assert requests[0].socket.bytes_read <= 4 * MARK
     go.set()

@@ -428,7 +428,7 @@ def test_a_large_answer_that_nobody_reads_is_not_taken_in(serve, agent):
     res = response_of(serve(handler), agent=agent)
     res.pause()
     eventually(lambda: "socket" in state and state["socket"].queued > 64 * 1024, "the writer is held")
-    eventually(lambda: not res.socket._reading_on, "the receiver has stopped reading")
+    eventually(lambda: not res.socket.reading_on, "the receiver has stopped reading")
     taken = res.socket.bytes_read
     assert taken < 200 * 1024
     assert state["socket"].queued < 2 * MEBIBYTE
@@ -810,7 +810,7 @@ def test_a_half_close_loses_nothing_that_was_received_before(serve):
     def upgraded(req, socket, head):
         socket.unread(head)
         got = socket.read(10)
-        eventually(lambda: not socket._reading_on, "the mark")
+        eventually(lambda: not socket.reading_on, "the mark")
         assert socket._incoming.pending
         socket.end("enough")
         read.set(got + socket.read())
