@@ -1,4 +1,4 @@
-"""What the kernel tells about another process: its CPU time, its memory."""
+"""What the kernel tells about another process: its CPU time, its memory, its session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "peak_memory", "reset_peak", "resident_memory"]
+__all__ = ["cpu_seconds", "peak_memory", "reset_peak", "resident_memory", "session"]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -16,6 +16,19 @@ def cpu_seconds(pid: int) -> float:
     counts in nanoseconds; its number is what clock_getcpuclockid(3) computes, which Python does not offer.
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def session(leader: int) -> list[int]:
+    """The processes of the session that one with this pid has begun, itself among them."""
+    members = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()  # the name before may have anything in it
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        if int(fields[3]) == leader:
+            members.append(int(file.parent.name))
+    return members
 
 
 def resident_memory(pid: int) -> int:

@@ -48,7 +48,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 text=True,
-                start_new_session=True,  # Ctrl-C reaches us alone, and we stop it
+                start_new_session=True,  # Ctrl-C reaches us alone, and we stop it; and its workers are known by it
                 preexec_fn=functools.partial(os.sched_setaffinity, 0, {self._core}),
             )
         except OSError as error:
@@ -72,7 +72,11 @@ class Server:
             raise VoidRunError(f"the server died with exit status {status}: {self._last_words()}")
 
     def cpu_seconds(self) -> float:
-        return procfs.cpu_seconds(self._process.pid)
+        """User and system time of the server so far, its workers included."""
+        try:
+            return sum(map(procfs.cpu_seconds, procfs.session(self._process.pid)))
+        except OSError as error:
+            raise VoidRunError("the server, or a worker of it, has died") from error
 
     def resident_memory(self) -> int:
         return procfs.resident_memory(self._process.pid)
@@ -101,7 +105,7 @@ class Server:
 
     def _stop(self) -> None:
         try:
-            stop(self._process)
+            stop(self._process, procfs.session(self._process.pid))
         finally:
             assert self._process.stdout is not None
             self._process.stdout.close()
