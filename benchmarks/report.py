@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from .results import BASELINE, Metric, Results, VoidRunError
+from .results import Metric, Results, VoidRunError
 from .scenarios import Scenario
 
 __all__ = ["as_json", "summary", "table"]
@@ -30,12 +30,14 @@ def table(scenario: Scenario, results: Results) -> str:
 
 
 def summary(done: Done) -> str:
-    """All scenarios by their headlines: a row for each, a column for each contender; servers and clients apart."""
-    lines = [f"Summary, in brackets the ratio to {BASELINE} (median of the rounds' ratios)"]
-    for contenders, group in itertools.groupby(done, lambda one: list(one[1].runs)):
-        rows = [["scenario", "median of", *contenders]]
-        rows += [_headline(scenario, results) for scenario, results in group]
-        lines += _align(rows, left=2)
+    """All scenarios by their headlines: a row for each, a column for each contender; a table for each company."""
+    lines = []
+    for baseline, compared in itertools.groupby(done, lambda one: one[1].baseline):
+        lines.append(f"Summary, in brackets the ratio to {baseline} (median of the rounds' ratios)")
+        for contenders, group in itertools.groupby(compared, lambda one: list(one[1].runs)):
+            rows = [["scenario", "median of", *contenders]]
+            rows += [_headline(scenario, results) for scenario, results in group]
+            lines += _align(rows, left=2)
     return "\n".join(lines)
 
 
@@ -60,7 +62,7 @@ def _contender(scenario: Scenario, results: Results, contender: str) -> dict[str
             for run in results.runs[contender]
         ],
         "median": {metric.name: results.median(contender, metric) for metric in scenario.metrics},
-        f"ratio to {BASELINE}": {
+        f"ratio to {results.baseline}": {
             metric.name: {
                 "rounds": results.ratios(contender, metric),
                 "median": results.ratio(contender, metric),
@@ -76,7 +78,7 @@ def _heading(scenario: Scenario) -> list[str]:
     for metric in scenario.metrics:
         heading.append(metric.name)
         if metric.compared:
-            heading.append(f"/ {BASELINE}")
+            heading.append(f"/ {scenario.baseline}")
     return heading
 
 

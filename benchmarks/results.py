@@ -25,7 +25,7 @@ __all__ = [
     "VoidRunError",
 ]
 
-BASELINE = "node"  # the contender that ratios refer to
+BASELINE = "node"  # the contender that ratios refer to, unless the scenario has another
 
 
 class VoidRunError(Exception):
@@ -58,6 +58,7 @@ Run = Measurement | VoidRunError
 class Results:
     """The runs of one scenario: for each contender one entry a round, a measurement or why it is void."""
 
+    baseline: str = BASELINE
     runs: dict[str, list[Run]] = field(default_factory=dict)
 
     def add(self, contender: str, run: Run) -> None:
@@ -72,7 +73,7 @@ class Results:
 
         Both runs of a pair come from the same minute, so what slows the whole machine down cancels out.
         """
-        pairs = zip(self.runs[contender], self.runs.get(BASELINE, []), strict=False)
+        pairs = zip(self.runs[contender], self.runs.get(self.baseline, []), strict=False)
         return [_quotient(run, base, metric) for run, base in pairs]
 
     def ratio(self, contender: str, metric: Metric) -> float | None:

@@ -28,7 +28,7 @@ def compare(plan: Plan, settings: Settings, core: int) -> Iterator[tuple[Scenari
     )
     try:
         for scenario, contenders in plan:
-            results = Results()
+            results = Results(scenario.baseline)
             for number in range(1, settings.rounds + 1):
                 for contender in contenders:
                     progress.step(f"{scenario.name}, round {number} of {settings.rounds}, {contender.name}")

@@ -8,7 +8,7 @@ from .. import tls
 from ..contenders import SERVERS, Contender
 from ..exchange import Exchange
 from ..payloads import HELLO
-from ..results import Measurement, Metric
+from ..results import BASELINE, Measurement, Metric
 from ..server import Server
 from ..settings import Settings
 
@@ -22,6 +22,7 @@ class Scenario(ABC):
     title: str
     metrics: tuple[Metric, ...]  # the first is the headline
     contenders: tuple[Contender, ...]
+    baseline: str = BASELINE  # the contender that ratios refer to
     programs: tuple[str, ...] = ()  # what must be on PATH
 
     def open_files(self, settings: Settings) -> int:

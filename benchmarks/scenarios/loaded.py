@@ -9,6 +9,7 @@ from ..contenders import SERVERS, Contender
 from ..exchange import Exchange
 from ..payloads import MIB
 from ..results import (
+    BASELINE,
     BUSY,
     CPU_PER_REQUEST,
     MIB_PER_SECOND,
@@ -33,7 +34,7 @@ class Loaded(ServerScenario):
     Args:
         exchange: what is asked; a POSTed body must be of `load.body` bytes.
         metrics: REQUESTS or BODIES.
-        contenders: SERVERS or TLS_SERVERS.
+        contenders: SERVERS, TLS_SERVERS or those of WSGI.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Loaded(ServerScenario):
     load: wrk.Load
     metrics: tuple[Metric, ...] = REQUESTS
     contenders: tuple[Contender, ...] = SERVERS
+    baseline: str = BASELINE
     programs: tuple[str, ...] = ("wrk",)
 
     def estimate(self, settings: Settings) -> float:
