@@ -12,12 +12,13 @@ from pathlib import Path
 from types import FrameType
 
 from . import machine, report
-from .contenders import CLIENTS, SERVERS, Contender
-from .results import BASELINE, Results, VoidRunError
+from .contenders import CLIENTS, FLASK_SERVERS, SERVERS, WSGI_SERVERS, Contender
+from .results import Results, VoidRunError
 from .runner import Plan, compare
 from .scenarios import SCENARIOS, Scenario
 from .settings import Settings
 
+_EVERYBODY = SERVERS + WSGI_SERVERS + FLASK_SERVERS + CLIENTS  # the TLS servers have no names of their own
 _BUSY = 0.3  # load average from which on the machine is not ours alone
 
 
@@ -60,7 +61,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Servers and clients, side by side.")
     for option, names in (
         ("--only", [scenario.name for scenario in SCENARIOS]),
-        ("--contenders", list(dict.fromkeys(contender.name for contender in SERVERS + CLIENTS))),
+        ("--contenders", list(dict.fromkeys(contender.name for contender in _EVERYBODY))),
     ):
         known = ", ".join(names)
         parser.add_argument(option, nargs="+", metavar="NAME", choices=names, default=names, help=known)
@@ -122,9 +123,10 @@ def _plan(scenarios: list[Scenario], names: list[str], core: int, versions: dict
             plan.append((scenario, present))
         else:
             print(f"{scenario.name}: skipped, no contender for it")
-    for role in dict.fromkeys(contender.role for contender in greeted):
-        if not any(contender.name == BASELINE and contender.role == role for contender in versions):
-            print(f"without {BASELINE} as {role} there are no ratios")
+    bases = [(scenario.baseline, contender.role) for scenario, present in plan for contender in present]
+    for baseline, role in dict.fromkeys(bases):
+        if not any(contender.name == baseline and contender.role == role for contender in versions):
+            print(f"without {baseline} as {role} there are no ratios")
     return plan
 
 

@@ -1,9 +1,11 @@
-"""Who takes part: servers in the servers' scenarios, those that speak TLS in the TLS ones, clients in the clients'.
+"""Who takes part: servers in the servers' scenarios, those that speak TLS in the TLS ones, WSGI servers in the WSGI
+ones, clients in the clients'.
 
 To add a server: write a program that prints its port on the first line and what it is on the second, serves the
 paths of `servers/greenhttp_server.py`, and give it a line here; one that takes `--cert FILE --key FILE` may have a
-line among the TLS servers too. To add a client: write a program that takes the
-arguments and prints the line of JSON of `clients/tally.py`, and give it a line here.
+line among the TLS servers too. To add a WSGI server: write a program like those in `servers/wsgi/`, and give it a line
+here. To add a client: write a program that takes the arguments and prints the line of JSON of `clients/tally.py`, and
+give it a line here.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CLIENTS", "ROOT", "SERVERS", "TLS_SERVERS", "Contender"]
+__all__ = ["CLIENTS", "FLASK_SERVERS", "ROOT", "SERVERS", "TLS_SERVERS", "WSGI_SERVERS", "Contender"]
 
 _HERE = Path(__file__).resolve().parent
 ROOT = _HERE.parent  # the programs run from here and so find this tree's greenhttp
@@ -23,7 +25,7 @@ class Contender:
     """Its name is unique in its role."""
 
     name: str
-    role: str  # "server", "TLS server" or "client"
+    role: str  # "server", "TLS server", "WSGI server", "Flask server" or "client"
     command: tuple[str, ...]
 
     @property
@@ -41,6 +43,14 @@ def _server(name: str, *command: str) -> Contender:
 
 def _tls_server(name: str, *command: str) -> Contender:
     return Contender(name, "TLS server", command)
+
+
+def _wsgi_server(name: str, program: str) -> Contender:
+    return Contender(name, "WSGI server", _python(f"servers.wsgi.{program}", "hello"))
+
+
+def _flask_server(name: str, program: str) -> Contender:
+    return Contender(name, "Flask server", _python(f"servers.wsgi.{program}", "flask"))
 
 
 def _client(name: str, *command: str) -> Contender:
@@ -64,6 +74,20 @@ SERVERS = (
 TLS_SERVERS = (
     _tls_server("greenhttp", *_GREENHTTP_SERVER),
     _tls_server("node", *_NODE_SERVER),
+)
+
+WSGI_SERVERS = (
+    _wsgi_server("greenhttp", "greenhttp_server"),
+    _wsgi_server("pywsgi-nodelay", "pywsgi_server"),
+    _wsgi_server("gunicorn-gevent", "gunicorn_server"),
+    _wsgi_server("waitress", "waitress_server"),
+    _wsgi_server("cheroot", "cheroot_server"),
+    _wsgi_server("granian", "granian_server"),
+)
+
+FLASK_SERVERS = (
+    _flask_server("greenhttp", "greenhttp_server"),
+    _flask_server("gunicorn-gevent", "gunicorn_server"),
 )
 
 CLIENTS = (

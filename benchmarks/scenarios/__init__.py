@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..contenders import TLS_SERVERS
+from ..contenders import FLASK_SERVERS, TLS_SERVERS, WSGI_SERVERS
 from ..exchange import Exchange
 from ..payloads import DOWNLOAD, HELLO, PAGE
 from ..wrk import Load
@@ -20,6 +20,7 @@ __all__ = ["SCENARIOS", "Scenario"]
 
 _HELLO = Exchange("/hello", HELLO)
 _POSTED = 1024  # bytes
+_WSGI_BASELINE = "gunicorn-gevent"
 
 SCENARIOS: tuple[Scenario, ...] = (
     Loaded("hello", "13 bytes to 64 keep-alive connections", _HELLO, Load()),
@@ -62,4 +63,20 @@ SCENARIOS: tuple[Scenario, ...] = (
     TLSIdle(),
     Asking("client", "clients: GETs of 13 bytes from nginx, 64 at a time, keep-alive", _HELLO),
     Asking("client-100k", "clients: the same, of 100 KiB", Exchange("/page", PAGE), PAGES),
+    Loaded(
+        "wsgi",
+        "a WSGI application's 13 bytes to 64 keep-alive connections",
+        _HELLO,
+        Load(),
+        contenders=WSGI_SERVERS,
+        baseline=_WSGI_BASELINE,
+    ),
+    Loaded(
+        "wsgi-flask",
+        "the same from a Flask route",
+        _HELLO,
+        Load(),
+        contenders=FLASK_SERVERS,
+        baseline=_WSGI_BASELINE,
+    ),
 )

@@ -1,0 +1,1 @@
+"""The WSGI servers' programs, one a contender; each serves the application that its argument names."""
