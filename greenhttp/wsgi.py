@@ -104,11 +104,11 @@ class WSGIServer:
                 "'upgrade' of a greenhttp.Server"
             )
         self._where = _parse_listener(listener)
-        bound = hasattr(self._where, "getsockname")
-        if bound and backlog is not None:
+        self._bound = hasattr(self._where, "getsockname")
+        if self._bound and backlog is not None:
             raise TypeError("backlog must be None with a bound socket")
         self._backlog = BACKLOG if backlog is None else backlog
-        self._address: Any = self._where.getsockname() if bound else self._where
+        self._address: Any = self._where.getsockname() if self._bound else self._where
         self._stopped = Event()
         self._stopped.set()
         self.log = _stream(log, logging.INFO)
@@ -214,9 +214,11 @@ class WSGIServer:
             self.stop(stop_timeout)
 
     def close(self) -> None:
-        """Accept no more; requests under way go on."""
+        """Accept no more, and close the socket that was given, if one was; requests under way go on."""
         if self.started:
             self.server.close()
+        if self._bound:
+            self._where.close()
         self._stopped.set()
 
     def stop(self, timeout: float | None = None) -> None:

@@ -271,8 +271,10 @@ def test_a_header_with_an_underscore_is_dropped(ask_app):
 
 def test_repeated_headers_are_joined_and_cookies_with_a_semicolon(ask_app):
     environ = environ_of(ask_app, get(headers="Cookie: a=1\r\nX-A: 1\r\nCookie: b=2\r\nX-A: 2\r\nCookie: c=3\r\n"))
+    older = environ_of(ask_app, get(headers="Cookie2: a\r\nCookie2: b\r\n"))
 
     assert environ["HTTP_COOKIE"] == "a=1; b=2; c=3"
+    assert older["HTTP_COOKIE2"] == "a; b"
     assert environ["HTTP_X_A"] == "1,2"
 
 
@@ -626,6 +628,79 @@ def test_http_1_0_gets_a_stream_that_ends_with_the_connection(ask_app):
 
     assert answer.body == b"ab"
     assert answer["transfer-encoding"] is None
+
+
+def written_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """An application that announces a length, and writes two pieces."""
+    write = start_response(OK, [("Content-Length", "2")])
+    write(b"o")
+    write(b"k")
+    return []
+
+
+OLD = get(version="1.0", headers="Connection: keep-alive\r\n")
+
+
+@pytest.mark.parametrize(
+    ("app", "method"),
+    [
+        (body_app(b"ok"), "GET"),
+        (body_app(b"o", b"k"), "GET"),
+        (body_app(b"ok", headers=(("Content-Length", "2"),)), "GET"),
+        (body_app(b"ok", headers=(("Content-Length", "2"),)), "HEAD"),
+        (body_app(status="304 Not Modified"), "GET"),
+        (written_app, "GET"),
+    ],
+    ids=["list", "parts", "length", "HEAD", "304", "write"],
+)
+def test_http_1_0_may_ask_for_a_connection_that_is_kept(client, app, method):
+    """Given an HTTP/1.0 client that asks for keep-alive, when it can know where the body ends, then it gets it."""
+    sender = client(app)
+
+    for _ in range(2):
+        answer = sender.send(OLD.replace(b"GET", method.encode())).read_response(method)
+        assert answer["connection"] == "keep-alive"
+        assert answer.body in (b"ok", b"")
+
+
+@pytest.mark.parametrize(
+    ("app", "request_bytes"),
+    [
+        (body_app(b"ok"), get(version="1.0")),
+        (body_app(b"ok", headers=(("Connection", "close"),)), OLD),
+        (lambda environ, start: (start(OK, []), iter([b"ok"]))[1], OLD),
+    ],
+    ids=["not asked for", "refused", "stream"],
+)
+def test_an_http_1_0_connection_ends_otherwise(client, app, request_bytes):
+    sender = client(app)
+
+    answer = sender.send(request_bytes).read_response()
+
+    assert (answer.body, answer["connection"]) == (b"ok", "close")
+    assert sender.closed()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "message"),
+    [
+        ("200 OK\r\nX: 1", [], "carriage return or newline in status"),
+        (OK, [("X\n", "1")], "carriage return or newline in header name"),
+        (OK, [("X", "1\r\nY: 2")], "carriage return or newline in header value"),
+        (OK, [("X", "\u20ac")], "latin-1"),
+        (OK, [("X", "\0")], "invalid character"),
+    ],
+)
+def test_what_splits_an_answer_is_a_value_error(ask_app, status, headers, message):
+    """Given a status or field that must not reach the wire, when `start_response` is called, then it says why."""
+
+    def app(environ, start_response):
+        with pytest.raises(ValueError, match=message):
+            start_response(status, headers)
+        start_response(OK, [], (ValueError, ValueError(), None))
+        return [b"refused"]
+
+    assert ask_app(app).body == b"refused"
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
@@ -1119,6 +1194,45 @@ def test_a_listener_may_be_a_socket(wsgi_server):
         assert answer_of(address).body == b"ok"
 
 
+def test_the_socket_of_a_server_is_its_until_it_stops(wsgi_server):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        server = wsgi_server(body_app(b"ok"), bound)
+        assert server.socket.getsockname() == server.address
+        server.stop()
+
+        assert bound.fileno() == -1
+        assert not hasattr(server, "socket")
+        with pytest.raises(ConnectionRefusedError):
+            RawClient(server.address).close()
+
+
+def test_a_bound_socket_has_its_backlog():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(TypeError, match="backlog"):
+            WSGIServer(bound, body_app(b"ok"), backlog=5)
+
+
+def test_a_subclass_may_have_the_application_as_an_attribute_or_a_method():
+    class Attribute(WSGIServer):
+        application = staticmethod(body_app(b"attribute"))
+
+    class Method(WSGIServer):
+        def application(self, environ, start_response):
+            start_response(OK, [("X-Port", str(self.server_port))])
+            return [b"method"]
+
+    for kind, given, body in [
+        (Attribute, None, b"attribute"),
+        (Method, None, b"method"),
+        (Attribute, body_app(b"given"), b"given"),
+    ]:
+        with kind(("127.0.0.1", 0), given, log=None) as server:
+            server.start()
+            assert answer_of(server.address).body == body
+
+
 @pytest.mark.parametrize("listener", ["nonsense", "host:port", ":99999", ""])
 def test_a_listener_that_is_none_is_a_value_error(listener):
     with pytest.raises(ValueError, match="cannot listen"):
@@ -1264,6 +1378,31 @@ def test_logs_may_be_loggers(wsgi_server, caplog):
     assert "ValueError: oops" in found["wrong"][1]
     assert found["access"][0] == "INFO"
     assert '" 500 ' in found["access"][1]
+
+
+def test_a_log_that_is_a_logger_is_that_logger_in_all_else(wsgi_server):
+    server = wsgi_server(failing, log=logging.getLogger("all else"))
+
+    server.log.level = logging.CRITICAL
+    server.log.note = "mine"
+
+    assert (logging.getLogger("all else").level, logging.getLogger("all else").note) == (logging.CRITICAL, "mine")
+    del server.log.note
+    assert not hasattr(logging.getLogger("all else"), "note")
+    server.log.setLevel(logging.NOTSET)
+
+
+def test_error_logs_take_lines(wsgi_server, caplog):
+    def app(environ, start_response):
+        environ["wsgi.errors"].writelines(["one\n", "two\n"])
+        environ["wsgi.errors"].flush()
+        start_response(OK, [])
+        return [b"ok"]
+
+    server = wsgi_server(app, error_log=logging.getLogger("lines"))
+
+    assert answer_of(server.address).body == b"ok"
+    assert caplog.messages == ["one", "two"]
 
 
 def test_both_logs_go_to_stderr_unless_told_otherwise(capsys):
