@@ -154,7 +154,7 @@ def test_it_serves_every_listener_logs_as_gunicorn_does_and_heeds_its_settings(
 ) -> None:
     form = '%(h)s "%(r)s" %(s)s %(B)s %({x-asked}i)s %({x-answer}o)s %({path_info}e)s %(L)s'
     process = start(
-        *("--bind", "unix:s", "--config", "hooks.py", "--forwarded-allow-ips", "10.0.0.0/8", "--threads", "4"),
+        *("--bind", "unix:s", "--config", "hooks.py", "--forwarded-allow-ips", "10.0.0.1", "--threads", "4"),
         *("--access-logfile", "access", "--access-logformat", form),
     )
 
@@ -243,6 +243,35 @@ def test_sigterm_lets_a_running_request_finish(start: Any, client: Any) -> None:
     assert response.read() == b"done"
     assert process.wait(LIMIT) == 0
     assert "SIGKILL" not in process.log.read_text()
+
+
+def test_a_new_connection_whose_request_comes_during_the_stop_is_served(start: Any, client: Any) -> None:
+    process = start("--keep-alive", "60")
+    new, idle = client(process.port), client(process.port)
+    new.connect()
+    get(idle)  # whoever came before it was accepted
+
+    process.terminate()
+
+    assert idle.sock.recv(1) == b""  # the stop has begun
+    new.request("GET", "/")
+    response = new.getresponse()
+    assert response.headers["Connection"] == "close"
+    assert response.read().endswith(b" one")
+    assert process.wait(LIMIT) == 0
+
+
+def test_a_stop_waits_a_moment_only_for_connections_that_say_nothing(start: Any, client: Any) -> None:
+    process = start()
+    silent = client(process.port)
+    silent.connect()
+    get(client(process.port))
+    begin = time.monotonic()
+
+    process.terminate()
+
+    assert process.wait(LIMIT) == 0
+    assert time.monotonic() - begin < QUICK
 
 
 def test_what_does_not_end_is_cut_and_named_before_the_arbiter_kills(start: Any, client: Any) -> None:
