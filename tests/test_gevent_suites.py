@@ -10,20 +10,23 @@ import importlib
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 import unittest
-from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+import greenhttp
+
 PYWSGI = "gevent.tests.test__pywsgi"
 SERVER = "gevent.tests.test__server_pywsgi"
 SUITES = [PYWSGI, SERVER]
-LIMIT = 50.0  # seconds for one suite; they take about three
+LIMIT = 25.0  # seconds for one suite; they take about three
+FEWEST = 20  # tests of each that pass
 
 FRAMING = "Transfer-Encoding with Content-Length is refused with 400 (RFC 9112 section 6.1 lets us)"
 SWITCHING = "an application cannot answer 101; the connection of an upgrade is environ['gunicorn.socket']"
@@ -203,7 +206,7 @@ def outcomes(request: Any, tmp_path_factory: Any) -> dict[str, str]:
     report = tmp_path_factory.mktemp("gevent") / "report.json"
     done = subprocess.run(
         [sys.executable, __file__, request.param, str(report)],
-        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONPATH": str(Path(greenhttp.__file__).parents[1])},  # the same package as here
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -228,10 +231,9 @@ def test_gevent_skips_no_others(outcomes):
     assert all(name in SKIPPED or name.partition(".")[2] in SKIPPED for name in skipped), skipped
 
 
-def test_most_tests_pass(outcomes):
+def test_the_suite_is_whole(outcomes):
     """Given a suite of gevent's, when it runs, then it has not shrunk to nothing."""
-    counts = Counter("passed" if outcome == "passed" else "other" for outcome in outcomes.values())
-    assert counts["passed"] > counts["other"], counts
+    assert list(outcomes.values()).count("passed") >= FEWEST
 
 
 if __name__ == "__main__":
