@@ -81,15 +81,15 @@ class _Response:
 
 
 class _Server(Server):
-    """Its `close()` spares connections that have sent nothing yet: unlike those between two requests they are new, and
-    no client expects them to be closed."""
+    """Its `close()` spares connections that have sent no request yet, some of them in their TLS handshake: unlike those
+    between two requests they are new, and no client expects them to be closed."""
 
     __slots__ = ()
 
     def close_idle_connections(self) -> None:
         """Close the connections that have no request under way and have had one."""
         for connection in list(self._connections):
-            if connection.socket.bytes_read:
+            if connection._requests:
                 connection.close_if_idle()
 
     def close_silent_connections(self) -> None:

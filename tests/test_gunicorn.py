@@ -245,20 +245,36 @@ def test_sigterm_lets_a_running_request_finish(start: Any, client: Any) -> None:
     assert "SIGKILL" not in process.log.read_text()
 
 
-def test_a_new_connection_whose_request_comes_during_the_stop_is_served(start: Any, client: Any) -> None:
-    process = start("--keep-alive", "60")
-    new, idle = client(process.port), client(process.port)
-    new.connect()
-    get(idle)  # whoever came before it was accepted
+@pytest.mark.parametrize("options", [(), ("--certfile", "cert.pem", "--keyfile", "key.pem")])
+def test_a_new_connection_whose_request_comes_during_the_stop_is_served(start: Any, options: tuple[str, ...]) -> None:
+    process = start("--keep-alive", "60", *options)
+    new = socket.create_connection(("127.0.0.1", process.port), LIMIT)
+    idle = socket.create_connection(("127.0.0.1", process.port), LIMIT)
+    if options:
+        idle = client_context().wrap_socket(idle, server_hostname="127.0.0.1")
+    ask(idle)  # whoever came before it was accepted
 
     process.terminate()
 
-    assert idle.sock.recv(1) == b""  # the stop has begun
-    new.request("GET", "/")
-    response = new.getresponse()
-    assert response.headers["Connection"] == "close"
-    assert response.read().endswith(b" one")
+    assert idle.recv(1) == b""  # the stop has begun
+    if options:
+        new = client_context().wrap_socket(new, server_hostname="127.0.0.1")
+    answer = ask(new)
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b" one")
     assert process.wait(LIMIT) == 0
+    idle.close()
+    new.close()
+
+
+def ask(sock: socket.socket) -> bytes:
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b" one"):
+        piece = sock.recv(4096)
+        assert piece, answer
+        answer += piece
+    return answer
 
 
 def test_a_stop_waits_a_moment_only_for_connections_that_say_nothing(start: Any, client: Any) -> None:
