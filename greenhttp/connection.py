@@ -373,7 +373,7 @@ class ServerConnection:
             response.status_message = None
             response.set_header("Content-Type", "text/plain; charset=utf-8")
             response.set_header("Connection", "close")
-            response.end("Internal Server Error\n")
+            response.end("Internal Server Error")
         else:
             self.socket.destroy()
 

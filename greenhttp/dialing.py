@@ -18,7 +18,7 @@ from gevent.queue import Queue
 
 from .errors import HTTPError, PeerTimeoutError
 
-__all__ = ["ConnectError", "HostNotFoundError", "dial", "dial_path"]
+__all__ = ["ConnectError", "HostNotFoundError", "dial", "dial_path", "resolve"]
 
 ATTEMPT_DELAY = 0.25  # seconds that one address has before the next is tried too. Precedent: RFC 8305 section 5
 
@@ -61,7 +61,7 @@ def dial(
         family = 6 if ":" in local_address else 4
     with gevent.Timeout(timeout) as limit:
         try:
-            return _first_connected(_in_turn(_resolve(host, port, family)), host, port, local_address)
+            return _first_connected(_in_turn(resolve(host, port, family)), host, port, local_address)
         except gevent.Timeout as timed_out:
             if timed_out is not limit:
                 raise
@@ -102,7 +102,12 @@ def _connect_path(sock: _socket.socket, path: str) -> None:
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _resolve(host: str, port: int, family: int) -> list[_Address]:
+def resolve(host: str, port: int, family: int = 0) -> list[_Address]:
+    """The addresses of `host`, as `getaddrinfo` gives them.
+
+    Raises:
+        HostNotFoundError: it has none (`ENOTFOUND`).
+    """
     families = {4: stdlib_socket.AF_INET, 6: stdlib_socket.AF_INET6}
     wanted = families.get(family, stdlib_socket.AF_UNSPEC)
     kind = stdlib_socket.SOCK_STREAM

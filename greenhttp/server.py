@@ -19,6 +19,7 @@ from gevent.server import StreamServer
 
 from .connection import ServerConnection
 from .deadlines import Deadlines
+from .dialing import resolve
 from .errors import InvalidArgumentError, MessageStateError
 from .events import EventEmitter, Listener
 from .parser import MAX_HEADER_SIZE, ParserLimits
@@ -401,9 +402,7 @@ def _bind(
 
 def _bind_port(port: int, host: str | None, backlog: int, *, reuse_port: bool) -> Any:
     if host:
-        family, kind, proto, _, address = gevent.socket.getaddrinfo(
-            host, port, type=stdlib_socket.SOCK_STREAM, flags=stdlib_socket.AI_PASSIVE
-        )[0]
+        family, kind, proto, _, address = resolve(host, port)[0]
         listener = stdlib_socket.socket(family, kind, proto)
     else:
         try:

@@ -33,9 +33,8 @@ SWITCHING = "an application cannot answer 101; the connection of an upgrade is e
 NOT_MODIFIED = "a 304 may have a Content-Length (RFC 9110 section 8.6), and a body for it is dropped: no AssertionError"
 SPAWN = "replaces BaseServer._spawn"
 HANDLE = "asks for BaseServer.set_handle, and for what stands in its repr"
-ERROR_PAGE = "the text of our 500 ends in a line feed"
 NO_ANSWER = "an application that never calls start_response gets a 500, where pywsgi sends nothing"
-RESOLVER = "Server.listen() asks the resolver for a numeric host too, so it listens one turn of the hub later"
+RESOLVER = "a name, here localhost, is resolved without blocking the hub, so the server listens a few turns later"
 SPAWNS = ["TestDefaultSpawn", "TestPoolSpawn", "TestRawSpawn"]
 
 #: What we answer otherwise.
@@ -56,8 +55,8 @@ ON_PURPOSE = {
     "TestMultiLineHeader.test_multiline_116": "obs-fold is refused (RFC 9112 section 5.2)",
     "TestNonLatin1HeaderFromApplication.test": "bytes as a header's value are a TypeError, not a UnicodeError",
     "TestWrite304.test_err": NOT_MODIFIED,
-    **{f"{name}.test_invalid_callback": ERROR_PAGE for name in SPAWNS},
     **{f"{name}.test_server_closes_client_sockets": NO_ANSWER for name in SPAWNS},
+    **{f"{name}.test_serve_forever": RESOLVER for name in SPAWNS},
 }
 
 #: Of pywsgi's own insides.
@@ -68,9 +67,6 @@ INTERNALS = {
     **{f"{name}.test_error_in_spawn": SPAWN for name in SPAWNS},
     **{f"{name}.test_server_repr_when_handle_is_instancemethod": HANDLE for name in SPAWNS},
 }
-
-#: What is still to be done.
-NOT_YET = {f"{name}.test_serve_forever": RESOLVER for name in SPAWNS}
 
 #: These talk to no server: they would pass whatever is in its place. Not run.
 NO_SERVER = {
@@ -83,7 +79,7 @@ NO_SERVER = {
 #: gevent itself skips these.
 SKIPPED = {"test_006_reject_long_urls": "gevent: Not sure", "TestSSLSocketNotAllowed.test": "gevent: no socket.ssl"}
 
-FAILING = ON_PURPOSE | INTERNALS | NOT_YET
+FAILING = ON_PURPOSE | INTERNALS
 
 
 # --- in the other process ---
