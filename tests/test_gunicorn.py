@@ -291,11 +291,10 @@ def test_a_stop_waits_a_moment_only_for_connections_that_say_nothing(start: Any,
 
 
 def test_what_does_not_end_is_cut_and_named_before_the_arbiter_kills(start: Any, client: Any) -> None:
-    process = start("--graceful-timeout", "1")
+    process = start("--graceful-timeout", "1", "--config", "hooks.py")
     connection = client(process.port)
-    get(connection)
     connection.request("GET", "/forever")
-    time.sleep(0.1)  # nothing tells that the application runs
+    process.logged("before GET /forever")
 
     process.terminate()
 
