@@ -19,6 +19,7 @@ from wsgiref.util import FileWrapper
 import gevent
 import gevent.socket
 from gevent.event import Event
+from gevent.lock import Semaphore
 
 from ._version import __version__
 from .framing import split_fields
@@ -75,10 +76,20 @@ class Connection(_Lazy):
     """`environ['gunicorn.socket']` of an upgrade request: the connection as a `gevent.socket.socket`, for libraries
     that speak another protocol on it. Its first use takes it from the server; who does that closes it."""
 
-    __slots__ = ()
+    __slots__ = ("_sending",)
+
+    def __init__(self, request: IncomingMessage) -> None:
+        super().__init__(request)
+        self._sending = Semaphore()
 
     def _make(self, request: IncomingMessage) -> gevent.socket.socket:
         return request.socket.detach()
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send all of `data`, after what others send: simple-websocket counts on that, as blocking sockets do it."""
+        with self._sending:
+            self.sendall(data, flags)
+        return len(data)
 
 
 class _Raw(io.RawIOBase):
