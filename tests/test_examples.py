@@ -22,23 +22,29 @@ Example = Callable[..., int]
 
 
 @pytest.fixture
-def example() -> Iterator[Example]:
-    """Start an example on a free port, with further arguments; returns the port."""
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    """The examples that run; killed after the test."""
     running: list[subprocess.Popen[str]] = []
+    yield running
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def example(processes: list[subprocess.Popen[str]]) -> Example:
+    """Start an example on a free port, with further arguments; returns the port."""
 
     def start(name: str, *arguments: str) -> int:
         command = [sys.executable, str(EXAMPLES / name), "0", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        running.append(process)
+        processes.append(process)
         assert process.stdout is not None
         found = re.search(r":(\d+)/", process.stdout.readline())
         assert found is not None
         return int(found[1])
 
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+    return start
 
 
 def test_hello_answers(example: Example, ask: Any) -> None:
@@ -86,6 +92,65 @@ def test_upgrade_echo_sends_back_what_it_gets(example: Example) -> None:
 
     assert received.startswith(b"HTTP/1.1 101 ")
     assert rest == b"second"
+
+
+# --- Django's ---
+
+
+@pytest.fixture
+def django(example: Example) -> int:
+    """The port of the example."""
+    pytest.importorskip("django", reason="Django IS NOT INSTALLED: its example is NOT tested")
+    return example("wsgi_django.py")
+
+
+def test_django_streams(django: int, ask: Any) -> None:
+    response = ask(django, "/stream")
+
+    assert response.getheader("Transfer-Encoding") == "chunked"
+    assert [response.readline() for _ in range(6)] == [b"0\n", b"1\n", b"2\n", b"3\n", b"4\n", b""]
+
+
+def test_django_sends_events_until_the_listener_has_gone(django: int, processes: Any) -> None:
+    listener = http.client.HTTPConnection("127.0.0.1", django, timeout=LIMIT)
+    listener.request("GET", "/events")
+    response = listener.getresponse()
+
+    assert response.getheader("Content-Type") == "text/event-stream"
+    for number in range(2):
+        event = [response.readline() for _ in range(3)]
+        assert (event[0], event[1][:6], event[2]) == (f"id: {number}\n".encode(), b"data: ", b"\n")
+    response.close()
+    listener.close()
+    assert processes[-1].stdout.readline() == "a listener has gone\n"
+
+
+def test_django_long_poll_gets_the_news(django: int, ask: Any) -> None:
+    reader = http.client.HTTPConnection("127.0.0.1", django, timeout=LIMIT)
+    reader.request("GET", "/news")
+    told = b"told 0\n"
+    while told == b"told 0\n":  # until the poll is parked
+        told = ask(django, "/news", "POST", b"fresh").read()
+
+    assert told == b"told 1\n"
+    assert reader.getresponse().read() == b"fresh"
+    reader.close()
+
+
+def test_django_long_poll_notices_that_the_reader_has_gone(django: int, processes: Any, ask: Any) -> None:
+    with socket.create_connection(("127.0.0.1", django), timeout=LIMIT) as reader:
+        reader.sendall(b"GET /news HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert processes[-1].stdout.readline() == "a reader has gone\n"
+    assert ask(django, "/news", "POST", b"fresh").read() == b"told 0\n"
+
+
+def test_django_takes_an_upload(django: int, ask: Any) -> None:
+    body = b"greenhttp" * 1_000_000
+
+    told = ask(django, "/upload", "PUT", body).read().decode()
+
+    assert told == f"{len(body)} {hashlib.sha256(body).hexdigest()}\n"
 
 
 # --- the client's ---
