@@ -1,7 +1,8 @@
-"""A Flask application: readers of /news wait for what is posted there, and the server notices when one leaves.
+"""A Flask application: readers of /news wait for what is posted there, and the server notices when one leaves. A
+WebSocket at /echo sends back what it gets.
 
 Try it:
-    pip install flask
+    pip install flask flask-sock
     python examples/wsgi_flask.py [port]
     curl -N http://127.0.0.1:8000/news &
     curl -d fresh http://127.0.0.1:8000/news
@@ -14,11 +15,13 @@ monkey.patch_all()
 import sys
 
 from flask import Flask, Response, request
+from flask_sock import Sock
 from gevent.queue import Queue
 
 from greenhttp.wsgi import WSGIServer
 
 app = Flask(__name__)
+sock = Sock(app)
 readers = set()
 
 
@@ -52,6 +55,12 @@ def news():
                 print("a reader has gone", flush=True)
 
     return Response(lines(), mimetype="text/plain")
+
+
+@sock.route("/echo")
+def echo(ws):
+    while True:  # until one side closes
+        ws.send(ws.receive())
 
 
 def main(port=8000):

@@ -94,7 +94,17 @@ def test_upgrade_echo_sends_back_what_it_gets(example: Example) -> None:
     assert rest == b"second"
 
 
-# --- Django's ---
+# --- those of WSGI ---
+
+
+def test_flask_echoes_on_a_websocket(example: Example) -> None:
+    websocket = pytest.importorskip("websocket", reason="websocket-client IS NOT INSTALLED: the echo is NOT tested")
+    pytest.importorskip("flask_sock", reason="flask-sock IS NOT INSTALLED: the echo is NOT tested")
+    client = websocket.create_connection(f"ws://127.0.0.1:{example('wsgi_flask.py')}/echo", timeout=LIMIT)
+    client.send("hello")
+
+    assert client.recv() == "hello"
+    client.close(timeout=LIMIT)
 
 
 @pytest.fixture

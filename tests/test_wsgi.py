@@ -1672,7 +1672,7 @@ def test_an_application_is_told_from_a_handler_by_its_parameters(found, expected
 
 
 def test_the_flask_example_streams_and_sees_the_client_go(tmp_path):
-    pytest.importorskip("flask")
+    pytest.importorskip("flask_sock")
     example = Path(__file__).parent.parent / "examples" / "wsgi_flask.py"
     command = [sys.executable, "-u", str(example), "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

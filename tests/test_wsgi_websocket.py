@@ -52,6 +52,7 @@ server.serve_forever()
 """
 
 FLASK_SOCK = """
+import threading
 from flask_sock import Sock
 sock = Sock(app)
 rooms = []
@@ -85,6 +86,13 @@ def bye(ws):
 def large(ws):
     ws.send(bytes(int(ws.receive())))
     ws.send("and more")
+    ws.receive()
+
+@handler("/both")
+def both(ws):
+    senders = [threading.Thread(target=ws.send, args=(bytes([number]) * 10_000_000,)) for number in range(2)]
+    for sender in senders:
+        sender.start()
     ws.receive()
 
 @handler("/chat")
@@ -236,6 +244,14 @@ def test_flask_sock_sends_all_of_a_message_that_the_kernel_does_not_take_at_once
     assert client.recv() == "and more"
     client.close(timeout=LIMIT)
     assert flask_sock.line() == "ended /large"
+
+
+def test_flask_sock_does_not_mix_messages_that_are_sent_at_once(flask_sock, dial):
+    client = dial("/both")
+
+    assert {client.recv(), client.recv()} == {bytes([number]) * 10_000_000 for number in range(2)}
+    client.close(timeout=LIMIT)
+    assert flask_sock.line() == "ended /both"
 
 
 def test_flask_sock_answers_a_ping_and_a_close(flask_sock, dial):
