@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sized
 from typing import Any, ClassVar, Protocol
 
 import gevent
+from gevent import get_hub
 from gevent.pool import Pool
 from greenlet import GreenletExit
 
@@ -212,7 +213,7 @@ class Agent(EventEmitter):
 
     def add_request(self, request: Any) -> None:
         """Never blocks: give `request` a connection, now or later."""
-        if self._hub is not gevent.get_hub():
+        if self._hub is not get_hub():
             self._settle_down()
         name = request.name
         if not self._use_free(name, request):

@@ -317,7 +317,7 @@ class ClientConnection:
         if self._parser.buffered:
             fault = self._fault_in(self._parser.take_rest())
             self.socket.destroy()
-        elif self._keeps and not self._leaves and not self.socket.destroyed:
+        elif self._keeps and not self._leaves:
             self.rest()
         else:
             self._phase = GONE
@@ -416,6 +416,7 @@ class ClientConnection:
 
     def write_failed(self, error: OSError) -> None:
         """The server takes no more; its answer may be here all the same."""
+        self._leaves = True  # it serves no other request
         self.socket.abandon_writing(error)
         self._workers.hub.loop.run_callback(self.socket.read_rest, error)
 

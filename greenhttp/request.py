@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import gevent
+from gevent import get_hub, getcurrent
 from greenlet import greenlet
 
 from .agent import Agent, default_agents
@@ -466,7 +467,7 @@ class ClientRequest(OutgoingMessage):
         return self._response
 
     def _wait_for_response(self) -> None:
-        current, hub = gevent.getcurrent(), gevent.get_hub()
+        current, hub = getcurrent(), get_hub()
         if current is hub:
             raise MessageStateError("the hub cannot wait for a response: call get_response() in a greenlet")
         try:
