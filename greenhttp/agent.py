@@ -8,7 +8,7 @@ from __future__ import annotations
 import _socket
 import math
 from collections.abc import Mapping, Sized
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import gevent
 from gevent import get_hub
@@ -25,7 +25,7 @@ from .sockets import Socket
 from .streams import HIGH_WATER_MARK
 from .workers import Workers, deliver
 
-__all__ = ["Agent", "PooledRequest", "default_agents", "global_agent", "plain_socket"]
+__all__ = ["Agent", "default_agents", "global_agent", "plain_socket"]
 
 MAX_FREE_SOCKETS = 256  # of one origin. Precedent: Node
 KEEP_ALIVE_DELAY = 1.0  # seconds of rest before the operating system probes the peer. Precedent: Node
@@ -44,16 +44,6 @@ class Origin:
         self.name = name
         self.busy: dict[Socket, None] = {}  # those that serve a request; in the order in which they began
         self.free: list[Socket] = []  # those at rest; the one that rested longest is first
-
-
-class PooledRequest(Protocol):
-    """What an agent asks of a request. None of these blocks."""
-
-    destroyed: bool
-    name: str
-    options: Options
-
-    def failed(self, error: Exception) -> None: ...
 
 
 class Agent(EventEmitter):

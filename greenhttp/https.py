@@ -224,12 +224,8 @@ def request(
 ) -> ClientRequest:
     """As `greenhttp.request`, with `https:` as the protocol and 443 as the port unless others are named; `options` may
     also be those of `Agent` (reference: `https.request`)."""
-    if not isinstance(url_or_options, str):
-        options = {"protocol": "https:", **(url_or_options or {}), **options}
-        url_or_options = None
-        if agent is None:
-            agent = options.pop("agent", None)
-    return client.request(url_or_options, callback, agent=global_agent if agent is None else agent, **options)
+    url, agent, options = _as_https(url_or_options, agent, options)
+    return client.request(url, callback, agent=agent, **options)
 
 
 def get(
@@ -240,6 +236,17 @@ def get(
     **options: Any,
 ) -> ClientRequest:
     """As `request()`, without a body: it is sent at once (reference: `https.get`)."""
-    begun = request(url_or_options, callback, agent=agent, **options)
-    begun.end()
-    return begun
+    url, agent, options = _as_https(url_or_options, agent, options)
+    return client.get(url, callback, agent=agent, **options)
+
+
+def _as_https(
+    given: str | Mapping[str, Any] | None, agent: PlainAgent | Literal[False] | None, options: dict[str, Any]
+) -> tuple[str | None, PlainAgent | Literal[False], dict[str, Any]]:
+    """The same arguments, with the defaults of https."""
+    url = given if isinstance(given, str) else None
+    if not isinstance(given, str):
+        options = {"protocol": "https:", **(given or {}), **options}
+        if agent is None:
+            agent = options.pop("agent", None)
+    return url, global_agent if agent is None else agent, options
