@@ -31,7 +31,7 @@ from .sockets import Socket
 from .status import STATUS_CODES
 from .streams import Data, encode
 
-__all__ = ["ResponseSink", "ServerResponse"]
+__all__ = ["ResponseSink", "ServerResponse", "first_lines"]
 
 _Self = TypeVar("_Self", bound="ServerResponse")
 _DECIDING = frozenset(("connection", "content-length", "date", "trailer", "transfer-encoding"))
@@ -54,6 +54,14 @@ def _status_line(code: int, message: str | None) -> bytes:
         message = STATUS_CODES.get(code, "unknown")
     validate_header_value("status message", message)
     return f"HTTP/1.1 {code} {message}\r\n".encode("latin-1")
+
+
+def first_lines(status: int, message: str | None, fields: OutgoingHeaders) -> bytes:
+    """The status line and `fields`, if they leave nothing to be weighed about framing, persistence and date; else
+    nothing."""
+    if not _DECIDING.isdisjoint(fields) or (status != 200 and (status < 200 or status == 204 or status == 304)):
+        return b""
+    return _status_line(status, message) + fields.encode()
 
 
 class _DateLine:
@@ -234,33 +242,39 @@ class ServerResponse(OutgoingMessage):
     ) -> bool:
         """Send the last piece, if any, and complete the response: see `OutgoingMessage.end`."""
         chunk = data if type(data) is bytes else b"" if data is None else encode(data, encoding)
-        size = len(chunk)
         status = self._status
+        if (
+            callback is None
+            and self.extras is None
+            and _DECIDING.isdisjoint(self.headers)
+            and (status == 200 or (status > 200 and status != 204 and status != 304))
+            and self.end_at_once(_status_line(status, self._message) + self.headers.encode(), chunk)
+        ):
+            return True
+        return super().end(chunk, None, callback)
+
+    def end_at_once(self, lines: bytes, chunk: bytes) -> bool:
+        """Send the whole response, if nothing has to be weighed for it: most are of this kind. Returns whether it was.
+
+        Args:
+            lines: what `first_lines` gave.
+            chunk: all of the body.
+        """
+        size = len(chunk)
         connection = self._connection
         if (
-            callback is not None
+            self._stage is not OPEN
             or size >= LARGE
-            or self._stage is not OPEN
             or self._backlog is not None
-            or self.extras is not None
-            or not self.req.head.framing.ordinary
-            or (status != 200 and (status < 200 or status == 204 or status == 304))
-            or not _DECIDING.isdisjoint(self.headers)
             or not connection.persists
+            or not self.req.head.framing.ordinary
         ):
-            return super().end(chunk, None, callback)
-        # most answers are of this kind: a whole body at once, and nothing that `_encode_head` would have to weigh
+            return False
         self._written = size
         self._stage = ENDED
-        whole = (
-            _status_line(status, self._message),
-            self.headers.encode(),
-            _date.now(),
-            connection.persistence,
-            b"Content-Length: %d\r\n\r\n" % size,
-            chunk,
-        )
-        if self.socket.send(b"".join(whole)):
+        if self.socket.send(
+            b"%b%b%bContent-Length: %d\r\n\r\n%b" % (lines, _date.now(), connection.persistence, size, chunk)
+        ):
             self._stage = FINISHED
             if self._listeners is not None:
                 self.workers.soon(self.tell_finish)

@@ -22,16 +22,26 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from ._version import __version__
-from .framing import split_fields
+from .framing import RequestFraming, split_fields
 from .incoming import IncomingMessage
 from .streams import HIGH_WATER_MARK
 
-__all__ = ["SERVER_SOFTWARE", "Closed", "Connection", "Environ", "Input", "request_environ", "server_environ"]
+__all__ = ["SERVER_SOFTWARE", "Closed", "Connection", "Environ", "Environs", "Input", "server_environ"]
 
 Environ = dict[str, Any]
 
 SERVER_SOFTWARE = f"gevent/{gevent.__version__} greenhttp/{__version__} Python/{platform.python_version()}"
 _KNOWN_SIZE = 2048  # bytes of fields that are remembered; longer ones are rarely the same twice
+# What a request sets in its copy of a template; there from the start, so that the copy need not grow.
+_OF_EACH_REQUEST = (
+    "PATH_INFO",
+    "QUERY_STRING",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "wsgi.input",
+    "greenhttp.request",
+    "greenhttp.closed",
+)
 _COOKIES = frozenset(("HTTP_COOKIE", "HTTP_COOKIE2"))  # their lines are joined as RFC 6265 and RFC 2965 write them
 _WILDCARDS = frozenset(("", "0.0.0.0", "::"))
 _ABSOLUTE_FORM = re.compile(r"[^:/?#]+://([^/?#]*)(.*)")  # RFC 9112 section 3.2.2
@@ -172,58 +182,74 @@ def server_environ(address: Any, errors: Any, extra: Mapping[str, Any], *, secur
     }
 
 
-def request_environ(base: Environ, request: IncomingMessage) -> Environ:
-    """The environ of `request`, on a copy of its server's."""
-    head = request.head
-    framing = head.framing
-    fields = head.raw.split(b" ", 2)[2]
-    known = _fields(fields) if len(fields) <= _KNOWN_SIZE else _fields.__wrapped__(fields)
-    environ = base | known
-    environ["REQUEST_METHOD"] = framing.method
-    target: str = head.target.decode("latin-1")
-    if target[0] != "/":
-        target = _origin_form(environ, target)
-    path, _, query = target.partition("?")
-    environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
-    environ["QUERY_STRING"] = query
-    if framing.content_length is not None:
-        environ["CONTENT_LENGTH"] = str(framing.content_length)
-    socket = request.socket
-    peer = socket._peer or socket._peer_name()
-    if type(peer) is tuple:
-        environ["REMOTE_ADDR"] = peer[0]
-        environ["REMOTE_PORT"] = str(peer[1])
-    environ["wsgi.input"] = Input(request)
-    environ["greenhttp.request"] = request
-    environ["greenhttp.closed"] = Closed(request)
-    if "HTTP_UPGRADE" in known:
-        environ["gunicorn.socket"] = Connection(request)
-    return environ
+class Environs:
+    """Makes the environs of a server's requests. Those of requests with the same fields begin as copies of one.
 
-
-@lru_cache(maxsize=512)
-def _fields(head: bytes) -> Environ:
-    """The entries that follow from a head, from its version on.
-
-    A name with an underscore is dropped: it would read as one with a hyphen, which a proxy in front may have judged.
+    Args:
+        base: what is the same in all: `server_environ`.
     """
-    environ = {"SERVER_PROTOCOL": head[:8].decode("ascii")}
-    fields = split_fields(head)
-    for index in range(0, len(fields), 2):
-        name = fields[index]
-        if b"_" in name:
-            continue
-        key = name.decode("ascii").upper().replace("-", "_")
-        value = fields[index + 1].decode("latin-1")
-        if key == "CONTENT_TYPE":
-            environ.setdefault(key, value)
-        elif key != "CONTENT_LENGTH":  # said by the framing, once
-            key = f"HTTP_{key}"
-            known = environ.get(key)
-            if known is not None:
-                value = f"{known}{'; ' if key in _COOKIES else ','}{value}"
+
+    __slots__ = ("_known", "base")
+
+    def __init__(self, base: Environ) -> None:
+        self.base = base
+        self._known = lru_cache(maxsize=256)(self._template)
+
+    def make(self, request: IncomingMessage) -> Environ:
+        """The environ of `request`."""
+        head = request.head
+        fields = head.raw.partition(b" HTTP/1.")[2]
+        known = self._known if len(fields) <= _KNOWN_SIZE else self._template
+        environ = known(head.framing, fields).copy()
+        target: str = head.target.decode("latin-1")
+        if target[0] != "/":
+            target = _origin_form(environ, target)
+        path, _, query = target.partition("?")
+        environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+        environ["QUERY_STRING"] = query
+        socket = request.socket
+        peer = socket._peer or socket._peer_name()
+        if type(peer) is tuple:
+            environ["REMOTE_ADDR"] = peer[0]
+            environ["REMOTE_PORT"] = str(peer[1])
+        elif environ["REMOTE_ADDR"] is None:  # a Unix socket, and the user has not named anybody either
+            del environ["REMOTE_ADDR"], environ["REMOTE_PORT"]
+        environ["wsgi.input"] = Input(request)
+        environ["greenhttp.request"] = request
+        environ["greenhttp.closed"] = Closed(request)
+        if "HTTP_UPGRADE" in environ:
+            environ["gunicorn.socket"] = Connection(request)
+        return environ
+
+    def _template(self, framing: RequestFraming, fields: bytes) -> Environ:
+        """What follows from the head of a request but its target; `fields` are its bytes, from its version on.
+
+        A name with an underscore is dropped: it would read as one with a hyphen, which a proxy in front may have
+        judged.
+        """
+        environ = {**self.base, "SERVER_PROTOCOL": f"HTTP/{framing.version}", "REQUEST_METHOD": framing.method}
+        pairs = split_fields(fields)
+        met = set()
+        for index in range(0, len(pairs), 2):
+            name = pairs[index]
+            if b"_" in name:
+                continue
+            key = name.decode("ascii").upper().replace("-", "_")
+            value = pairs[index + 1].decode("latin-1")
+            if key == "CONTENT_LENGTH":
+                continue  # said by the framing, once
+            if key == "CONTENT_TYPE":
+                if key in met:
+                    continue
+            else:
+                key = f"HTTP_{key}"
+                if key in met:
+                    value = f"{environ[key]}{'; ' if key in _COOKIES else ','}{value}"
+            met.add(key)
             environ[key] = value
-    return environ
+        if framing.content_length is not None:
+            environ["CONTENT_LENGTH"] = str(framing.content_length)
+        return dict.fromkeys(_OF_EACH_REQUEST) | environ
 
 
 def _origin_form(environ: Environ, target: str) -> str:

@@ -26,12 +26,12 @@ from .errors import (
     InvalidHeaderError,
     MessageStateError,
 )
-from .headers import field_line, validate_header_value
+from .headers import OutgoingHeaders, field_line, validate_header_value
 from .incoming import IncomingMessage
 from .outgoing import BODY, CLOSED, ENDED, LARGE, content_length
-from .response import ServerResponse
+from .response import ServerResponse, first_lines
 from .streams import HIGH_WATER_MARK
-from .wsgi_environ import Environ, request_environ, server_environ
+from .wsgi_environ import Environ, Environs, server_environ
 
 __all__ = ["Application", "Gateway", "gateway", "is_application"]
 
@@ -39,10 +39,31 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 _FRAMEWORKS = frozenset(("bottle", "django", "falcon", "flask", "pyramid"))
 Handler = Callable[[IncomingMessage, ServerResponse], None]
 
-_length = lru_cache(maxsize=512)(content_length)
+
+class _Start:
+    """What an application says by `start_response`. Shared by answers that are alike."""
+
+    __slots__ = ("code", "fields", "length", "lines", "phrase")
+
+    def __init__(self, status: str, headers: tuple[tuple[str, str], ...]) -> None:
+        self.code, self.phrase = _status(status)
+        fields = OutgoingHeaders()
+        for name, value in headers:
+            lower, field = _field(name, value)
+            if lower in fields:
+                fields.add(name, value)
+            else:
+                fields[lower] = field
+        announced = fields.pop("content-length", None)  # whoever sends the body may find it out, and faster
+        self.length = None if announced is None else content_length(announced[1])
+        self.fields = fields
+        #: The first lines of the answer, if nothing in them has to be weighed; else empty.
+        self.lines = first_lines(self.code, self.phrase, fields)
 
 
-@lru_cache(maxsize=128)
+_known_start = lru_cache(maxsize=256)(_Start)  # most answers of an application have one of a few heads
+
+
 def _status(status: str) -> tuple[int, str]:
     """Code and phrase of `'200 OK'`."""
     if not isinstance(status, str):
@@ -56,7 +77,7 @@ def _status(status: str) -> tuple[int, str]:
     return int(code), phrase
 
 
-@lru_cache(maxsize=512)  # the same few fields come again and again
+@lru_cache(maxsize=512)  # where heads differ, most of their fields do not
 def _field(name: str, value: str) -> tuple[str, tuple[str, Any, bytes]]:
     """A field of an application as `OutgoingHeaders` keeps it."""
     if not (isinstance(name, str) and isinstance(value, str)):
@@ -74,14 +95,17 @@ def _field(name: str, value: str) -> tuple[str, tuple[str, Any, bytes]]:
         raise
 
 
+_UNSAID = _Start("200 OK", ())  # when `start_response` was called to no effect, because something was invalid
+
+
 class _Answer:
     """What one call of an application says."""
 
-    __slots__ = ("length", "response", "started")
+    __slots__ = ("length", "response", "start")
 
     def __init__(self, response: ServerResponse) -> None:
         self.response = response
-        self.started = False  # `start_response` was called
+        self.start: _Start | None = None  # what `start_response` was called with
         self.length: int | None = None  # the Content-Length of the application
 
     def start_response(
@@ -103,28 +127,26 @@ class _Answer:
             Exception: that of `exc_info`, if the head has gone already.
         """
         response = self.response
-        fields = response.headers
         if exc_info is not None:
             try:
                 if response._stage >= BODY:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # its traceback holds this frame
-            fields.clear()
-            self.length = None
-        elif self.started:
+            response.headers.clear()
+        elif self.start is not None:
             raise MessageStateError("start_response was called before: a second call needs exc_info (PEP 3333)")
-        self.started = True
-        response._status, response._message = _status(status)
-        for name, value in headers:
-            lower, field = _field(name, value)
-            if lower in fields:
-                fields.add(name, value)
-            else:
-                fields[lower] = field
-        announced = fields.pop("content-length", None)  # whoever sends the body may find it out, and faster
-        if announced is not None:
-            self.length = _length(announced[1])
+        self.start = _UNSAID
+        fields = tuple(headers)
+        try:
+            start = _known_start(status, fields)
+        except TypeError:  # something is no str; or the pairs are lists, which cannot be looked up
+            start = _Start(status, fields)
+        self.start = start
+        self.length = start.length
+        response._status = start.code
+        response._message = start.phrase
+        response.headers.update(start.fields)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -136,7 +158,7 @@ class _Answer:
             ConnectionError: the client has gone.
         """
         response = self.response
-        if not self.started:
+        if self.start is None:
             raise MessageStateError("the application gave a body before it called start_response")
         if isinstance(data, str):
             raise TypeError("a body must be bytes, not str")
@@ -174,12 +196,20 @@ class _Answer:
 
     def finish(self, data: bytes) -> None:
         """Send `data`, all of the body or the last of it."""
-        response = self.response
-        if not self.started:
+        start = self.start
+        if start is None:
             raise MessageStateError("the application returned before it called start_response")
+        response = self.response
+        length = self.length
+        if (
+            start.lines
+            and type(data) is bytes
+            and (length is None or length == len(data))
+            and response.end_at_once(start.lines, data)
+        ):
+            return
         if isinstance(data, str):
             raise TypeError("a body must be bytes, not str")
-        length = self.length
         if response._stage < BODY:
             if length is not None and (length != len(data) or not length):
                 self._announce()
@@ -225,7 +255,7 @@ class Gateway:
         log: a text stream for a line about each request; None: no lines.
     """
 
-    __slots__ = ("_base", "_listener", "application", "environ", "errors", "log")
+    __slots__ = ("_environs", "_listener", "application", "environ", "errors", "log")
 
     def __init__(
         self, application: Application, *, environ: Mapping[str, Any] | None = None, errors: Any = None, log: Any = None
@@ -235,20 +265,20 @@ class Gateway:
         self.errors = errors
         self.log = log
         self._listener: object = None  # whose template this is:
-        self._base: Environ = {}
+        self._environs = Environs({})
 
     def handle(self, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler."""
         server = request._source.server  # type: ignore[attr-defined]  # a request's source is a server's connection
         if server._listener is not self._listener:
             address = server.address() or request.socket.local_address
-            self._base = server_environ(
-                address, self.errors or sys.stderr, self.environ, secure=request.socket.encrypted
+            self._environs = Environs(
+                server_environ(address, self.errors or sys.stderr, self.environ, secure=request.socket.encrypted)
             )
             self._listener = server._listener
         answer = _Answer(response)
         try:
-            result = self.application(request_environ(self._base, request), answer.start_response)
+            result = self.application(self._environs.make(request), answer.start_response)
             if type(result) is list and len(result) == 1:
                 answer.finish(result[0])
                 return
@@ -266,7 +296,7 @@ class Gateway:
         if (request.aborted or response.destroyed) and isinstance(error, (HTTPError, StopIteration)):
             # the client has gone, or the application has taken the connection, which some tell by StopIteration
             return
-        self._base["wsgi.errors"].write(f"{request.method} {request.url} failed\n{traceback.format_exc()}")
+        self._environs.base["wsgi.errors"].write(f"{request.method} {request.url} failed\n{traceback.format_exc()}")
         if isinstance(error, BodyLengthError) and response._stage is BODY and response._written == response._announced:
             response.end()  # what the client was promised it has
         else:

@@ -282,6 +282,28 @@ def test_header_values_are_latin_1(ask_app):
     assert environ_of(ask_app, get(headers="X-A: \xe9\xff\r\n"))["HTTP_X_A"] == "\xe9\xff"
 
 
+@pytest.mark.parametrize("line", ["GET  /a HTTP/1.1", "GET /a  HTTP/1.1", "\r\nGET /a HTTP/1.1"])
+def test_blanks_in_the_request_line_change_nothing(ask_app, line):
+    environ = environ_of(ask_app, f"{line}\r\nHost: test\r\nX-A: b c\r\n\r\n".encode())
+
+    assert (environ["SERVER_PROTOCOL"], environ["PATH_INFO"], environ["HTTP_X_A"]) == ("HTTP/1.1", "/a", "b c")
+
+
+def test_fields_too_long_to_be_remembered_are_those_of_their_own_request(client):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["HTTP_X_A"])
+        start_response(OK, [])
+        return []
+
+    sender = client(app)
+    for letter in "aab":
+        sender.send(get(headers=f"X-A: {letter * 3000}\r\n")).read_response()
+
+    assert seen == ["a" * 3000, "a" * 3000, "b" * 3000]
+
+
 def test_equal_requests_do_not_share_an_environ(client):
     """What an application puts into its environ is not in the next one, though the fields were the same."""
     seen = []
@@ -434,6 +456,35 @@ def test_status_and_headers_are_sent_as_given(ask_app):
     assert [name for name, _ in answer.headers][:2] == ["X-A", "Content-Type"]
     assert answer["x-b"] == "\xe9"
     assert answer["date"] is not None
+
+
+def test_pairs_of_headers_may_be_lists(ask_app):
+    """PEP 3333 says tuples; every server takes lists too."""
+    answer = ask_app(body_app(b"ok", headers=(["X-A", "1"], ["Content-Length", "2"])))
+
+    assert (answer["x-a"], answer["content-length"], answer.body) == ("1", "2", b"ok")
+
+
+def test_answers_that_begin_alike_share_nothing(client):
+    """Given an answer whose head was given before, when it is replaced, then the next one of that head is whole."""
+
+    def app(environ, start_response):
+        start_response("202 Accepted", [("X-A", "1"), ("Content-Length", "2")])
+        if environ["PATH_INFO"] == "/replaced":
+            try:
+                raise ValueError
+            except ValueError:
+                start_response("203 Other", [("X-B", "2")], sys.exc_info())
+        return [b"ok"]
+
+    sender = client(app)
+    answers = [sender.send(get(path)).read_response() for path in ("/", "/replaced", "/")]
+
+    assert [(a.status, a["x-a"], a["x-b"], a.body) for a in answers] == [
+        (202, "1", None, b"ok"),
+        (203, None, "2", b"ok"),
+        (202, "1", None, b"ok"),
+    ]
 
 
 def test_the_list_of_headers_is_not_changed(ask_app):
