@@ -97,18 +97,16 @@ class OutgoingMessage(EventEmitter):
 
     EVENTS: ClassVar[frozenset[str]] = frozenset({"close", "drain", "error", "finish"})
 
-    def __init__(self, socket: Socket) -> None:
-        self._listeners = None
-        #: The connection's socket.
-        self.socket = socket
-        self.headers = OutgoingHeaders()
-        self._stage = OPEN
-        self._backlog: _Backlog | None = None  # while others are before it on the connection
-        self.extras: Extras | None = None
-        self._written = 0  # bytes of body
-        # known when the head is fixed:
-        self._framing: BodyFraming
-        self._announced: int  # the Content-Length, or -1
+    # A subclass sets all of these as it is made: a call of ours for it would be felt in every message.
+    socket: Socket  #: the connection's socket
+    headers: OutgoingHeaders
+    extras: Extras | None
+    _stage: Stage
+    _backlog: _Backlog | None  # while others are before it on the connection
+    _written: int  # bytes of body
+    # known when the head is fixed:
+    _framing: BodyFraming
+    _announced: int  # the Content-Length, or -1
 
     def _make_extras(self) -> Extras:
         if self.extras is None:

@@ -102,7 +102,13 @@ class ServerResponse(OutgoingMessage):
     EVENTS: ClassVar[frozenset[str]] = OutgoingMessage.EVENTS | {"timeout"}
 
     def __init__(self, request: IncomingMessage, connection: ResponseSink, socket: Socket) -> None:
-        OutgoingMessage.__init__(self, socket)  # as super(), in half the time
+        self._listeners = None
+        self.socket = socket
+        self.headers = OutgoingHeaders()
+        self.extras = None
+        self._stage = OPEN
+        self._backlog = None
+        self._written = 0
         #: The request that this answers.
         self.req = request
         self._connection = connection
