@@ -16,6 +16,7 @@ from .errors import InvalidHeaderError
 __all__ = [
     "HeaderList",
     "Headers",
+    "ListedHeaders",
     "OutgoingHeaders",
     "field_line",
     "field_pairs",
@@ -184,6 +185,32 @@ class OutgoingHeaders(dict[str, _Field]):
         for field in self.values():  # a comprehension would be a call of its own, before Python 3.12
             lines.append(field[2])
         return b"".join(lines)
+
+
+class ListedHeaders(OutgoingHeaders):
+    """Headers that were given as a list: they are sent in its order, unless one is changed later."""
+
+    __slots__ = ("lines",)
+
+    def merge(self, headers: Headers) -> None:
+        """Set all of `headers`, as long as there are no others. Raises as `OutgoingHeaders.merge` does."""
+        pairs = field_pairs(headers)
+        super().merge(pairs)
+        self.lines: bytes | None = b"".join([field_line(name, value) for name, value in pairs])
+
+    def set(self, name: str, value: object) -> None:
+        """As `OutgoingHeaders.set`."""
+        super().set(name, value)
+        self.lines = None
+
+    def remove(self, name: str) -> None:
+        """As `OutgoingHeaders.remove`."""
+        super().remove(name)
+        self.lines = None
+
+    def encode(self) -> bytes:
+        """The lines, each with its CRLF."""
+        return super().encode() if self.lines is None else self.lines
 
 
 def _required_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import enum
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
@@ -11,12 +10,13 @@ import gevent
 from gevent import get_hub, getcurrent
 from greenlet import greenlet
 
+from .address import Address, basic_credentials, host_header
 from .agent import Agent, default_agents
 from .client_connection import ClientConnection, hang_up
 from .errors import ConnectionLostError, InvalidArgumentError, InvalidHeaderError, MessageStateError, PeerTimeoutError
 from .events import Listener
 from .framing import ResponseHead
-from .headers import Headers, OutgoingHeaders, field_line, field_pairs
+from .headers import ListedHeaders, OutgoingHeaders, field_line
 from .incoming import IncomingMessage
 from .outgoing import (
     CHUNKED,
@@ -34,7 +34,7 @@ from .sockets import Socket
 from .streams import Data, encode
 from .workers import Workers, deliver, log
 
-__all__ = ["Address", "ClientRequest", "host_header"]
+__all__ = ["ClientRequest"]
 
 _Self = TypeVar("_Self", bound="ClientRequest")
 _switch = greenlet.switch  # the hub's own `switch` would first ask the greenlet what to do on leaving
@@ -43,30 +43,6 @@ MAX_HEADERS_COUNT = 1000  # lines of a response
 # Requests with these methods have a body only if somebody writes one (RFC 9110 section 9.3).
 _BODILESS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "TRACE"))
 _IDEMPOTENT = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))  # RFC 9110 section 9.2.2
-
-
-class Address(dict[str, Any]):
-    """The options that stand in a URL, and nothing else; shared by the requests for it. Not to be changed.
-
-    Args:
-        protocol, host, port, path, auth: as the options of these names.
-        default_port: of the protocol.
-    """
-
-    __slots__ = ("head",)
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
-
-    def __init__(self, protocol: str, host: str, port: int, path: str, auth: str | None, default_port: int) -> None:
-        super().__init__(protocol=protocol, host=host, port=port, path=path, method="GET")
-        lines = [f"GET {path} HTTP/1.1", f"Host: {host_header(host, port, default_port)}"]
-        if auth is not None:
-            self["auth"] = auth
-            lines.append(f"Authorization: {_basic(auth)}")
-        #: What a `get()` of it sends over a connection that is to be kept.
-        self.head = "\r\n".join((*lines, "Connection: keep-alive", "", "")).encode("latin-1")
 
 
 class _ClientExtras(Extras):
@@ -82,32 +58,6 @@ class _ClientExtras(Extras):
         self.no_delay: bool | None = None
         self.keep_alive: tuple[bool, float] | None = None
         self.socket_told = False
-
-
-class _ListedHeaders(OutgoingHeaders):
-    """Headers that were given as a list: they are sent in its order, unless one is changed later."""
-
-    __slots__ = ("lines",)
-
-    def merge(self, headers: Headers) -> None:
-        """Set all of `headers`, as long as there are no others. Raises as `OutgoingHeaders.merge` does."""
-        pairs = field_pairs(headers)
-        super().merge(pairs)
-        self.lines: bytes | None = b"".join([field_line(name, value) for name, value in pairs])
-
-    def set(self, name: str, value: object) -> None:
-        """As `OutgoingHeaders.set`."""
-        super().set(name, value)
-        self.lines = None
-
-    def remove(self, name: str) -> None:
-        """As `OutgoingHeaders.remove`."""
-        super().remove(name)
-        self.lines = None
-
-    def encode(self) -> bytes:
-        """The lines, each with its CRLF."""
-        return super().encode() if self.lines is None else self.lines
 
 
 class _Failure:
@@ -260,14 +210,14 @@ class ClientRequest(OutgoingMessage):
         verbatim = headers is not None and not isinstance(headers, Mapping)
         if headers:
             if verbatim:
-                self.headers = _ListedHeaders()
+                self.headers = ListedHeaders()
             self.headers.merge(headers)
         if verbatim or not options.get("set_host", True):
             extras = self._make_extras()
             extras.removed |= {"host"}
         auth = options.get("auth")
         if auth is not None and "authorization" not in self.headers:
-            self.headers.set("Authorization", _basic(auth))
+            self.headers.set("Authorization", basic_credentials(auth))
         connection = self.headers.value("connection")
         if connection is not None and "close" in str(connection).lower():
             self.should_keep_alive = False
@@ -324,7 +274,7 @@ class ClientRequest(OutgoingMessage):
         if "host" not in headers and "host" not in extras.removed:
             parts.append(field_line("Host", self._host))
         if type(self.options) is Address and "auth" in self.options and "authorization" not in headers:
-            parts.append(field_line("Authorization", _basic(self.options["auth"])))
+            parts.append(field_line("Authorization", basic_credentials(self.options["auth"])))
         parts.append(headers.encode())
         if "connection" not in headers and "connection" not in extras.removed:
             parts.append(b"Connection: keep-alive\r\n" if self.should_keep_alive else b"Connection: close\r\n")
@@ -713,13 +663,3 @@ def _agent_for(protocol: str, *, alone: bool) -> Agent:
     if shared is None:
         raise InvalidArgumentError(f"there is no agent for the protocol {protocol!r}", code="ERR_INVALID_PROTOCOL")
     return type(shared)() if alone else shared
-
-
-def host_header(host: str, port: int, default_port: int) -> str:
-    """The value of `Host` (RFC 9110 section 7.2)."""
-    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    return name if port == default_port else f"{name}:{port}"
-
-
-def _basic(auth: str) -> str:
-    return f"Basic {base64.b64encode(auth.encode('utf-8')).decode('ascii')}"
