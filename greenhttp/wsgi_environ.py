@@ -10,7 +10,7 @@ import io
 import platform
 import re
 import socket as stdlib_socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +22,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from ._version import __version__
-from .framing import RequestFraming, split_fields
+from .framing import RequestFraming
 from .incoming import IncomingMessage
 from .streams import HIGH_WATER_MARK
 
@@ -31,7 +31,8 @@ __all__ = ["SERVER_SOFTWARE", "Closed", "Connection", "Environ", "Environs", "In
 Environ = dict[str, Any]
 
 SERVER_SOFTWARE = f"gevent/{gevent.__version__} greenhttp/{__version__} Python/{platform.python_version()}"
-_KNOWN_SIZE = 2048  # bytes of fields that are remembered; longer ones are rarely the same twice
+_KNOWN_HEAD = 256  # bytes of fields that are remembered together; those of browsers are longer, and rarely the same
+_KNOWN_LINES = 2048  # bytes of fields that are remembered one by one
 # What a request sets in its copy of a template; there from the start, so that the copy need not grow.
 _OF_EACH_REQUEST = (
     "PATH_INFO",
@@ -189,18 +190,21 @@ class Environs:
         base: what is the same in all: `server_environ`.
     """
 
-    __slots__ = ("_known", "base")
+    __slots__ = ("_empty", "_known", "base")
 
     def __init__(self, base: Environ) -> None:
         self.base = base
+        self._empty = dict.fromkeys(_OF_EACH_REQUEST) | base
         self._known = lru_cache(maxsize=256)(self._template)
 
     def make(self, request: IncomingMessage) -> Environ:
         """The environ of `request`."""
         head = request.head
         fields = head.raw.partition(b" HTTP/1.")[2]
-        known = self._known if len(fields) <= _KNOWN_SIZE else self._template
-        environ = known(head.framing, fields).copy()
+        if len(fields) <= _KNOWN_HEAD:
+            environ = self._known(head.framing, fields).copy()
+        else:
+            environ = self._template(head.framing, fields)
         target: str = head.target.decode("latin-1")
         if target[0] != "/":
             target = _origin_form(environ, target)
@@ -222,34 +226,47 @@ class Environs:
         return environ
 
     def _template(self, framing: RequestFraming, fields: bytes) -> Environ:
-        """What follows from the head of a request but its target; `fields` are its bytes, from its version on.
-
-        A name with an underscore is dropped: it would read as one with a hyphen, which a proxy in front may have
-        judged.
-        """
-        environ = {**self.base, "SERVER_PROTOCOL": f"HTTP/{framing.version}", "REQUEST_METHOD": framing.method}
-        pairs = split_fields(fields)
-        met = set()
-        for index in range(0, len(pairs), 2):
-            name = pairs[index]
-            if b"_" in name:
-                continue
-            key = name.decode("ascii").upper().replace("-", "_")
-            value = pairs[index + 1].decode("latin-1")
-            if key == "CONTENT_LENGTH":
-                continue  # said by the framing, once
-            if key == "CONTENT_TYPE":
-                if key in met:
-                    continue
-            else:
-                key = f"HTTP_{key}"
-                if key in met:
-                    value = f"{environ[key]}{'; ' if key in _COOKIES else ','}{value}"
-            met.add(key)
-            environ[key] = value
+        """What follows from the head of a request but its target; `fields` are its bytes, from its version on."""
+        entry = _entry if len(fields) <= _KNOWN_LINES else _entry.__wrapped__
+        lines = fields[:-4].split(b"\r\n")[1:]
+        known = dict(map(entry, lines))
+        if len(known) < len(lines):
+            known = _joined(map(entry, lines))
+        known.pop("", None)
+        environ = self._empty | known
+        environ["SERVER_PROTOCOL"] = f"HTTP/{framing.version}"
+        environ["REQUEST_METHOD"] = framing.method
         if framing.content_length is not None:
             environ["CONTENT_LENGTH"] = str(framing.content_length)
-        return dict.fromkeys(_OF_EACH_REQUEST) | environ
+        return environ
+
+
+@lru_cache(maxsize=512)  # whatever differs between the heads of two clients, most of their lines are the same
+def _entry(line: bytes) -> tuple[str, str]:
+    """Key and value of a field in an environ; an empty key drops it.
+
+    One whose name has an underscore is dropped: it would read as one with a hyphen, which a proxy in front may have
+    judged. `Content-Length` is said by the framing, once.
+    """
+    raw, _, rest = line.partition(b":")
+    if b"_" in raw:
+        return "", ""
+    name = raw.decode("ascii").upper().replace("-", "_")
+    value = rest.strip(b" \t").decode("latin-1")
+    if name == "CONTENT_TYPE":
+        return name, value
+    return ("", "") if name == "CONTENT_LENGTH" else (f"HTTP_{name}", value)
+
+
+def _joined(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Entries of which some have the same key: their values make one."""
+    known: dict[str, str] = {}
+    for key, value in entries:
+        if key not in known:
+            known[key] = value
+        elif key != "CONTENT_TYPE":  # of these the first one counts
+            known[key] += f"{'; ' if key in _COOKIES else ','}{value}"
+    return known
 
 
 def _origin_form(environ: Environ, target: str) -> str:

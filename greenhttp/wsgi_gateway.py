@@ -48,14 +48,20 @@ class _Start:
     def __init__(self, status: str, headers: tuple[tuple[str, str], ...]) -> None:
         self.code, self.phrase = _status(status)
         fields = OutgoingHeaders()
+        lengths = []  # kept apart: the most various of all fields, that whoever sends the body may find out, and faster
         for name, value in headers:
+            if name == "Content-Length" and type(value) is str:
+                lengths.append(value)
+                continue
             lower, field = _field(name, value)
             if lower in fields:
                 fields.add(name, value)
             else:
                 fields[lower] = field
-        announced = fields.pop("content-length", None)  # whoever sends the body may find it out, and faster
-        self.length = None if announced is None else content_length(announced[1])
+        spelled_otherwise = fields.pop("content-length", None)
+        if spelled_otherwise is not None:
+            lengths.append(spelled_otherwise[1])
+        self.length = content_length(lengths[0] if len(lengths) == 1 else lengths) if lengths else None
         self.fields = fields
         #: The first lines of the answer, if nothing in them has to be weighed; else empty.
         self.lines = first_lines(self.code, self.phrase, fields)

@@ -269,6 +269,19 @@ def test_a_header_with_an_underscore_is_dropped(ask_app):
     assert environ["HTTP_X_REAL"] == "1"
 
 
+@pytest.mark.parametrize("rest", ["", f"X-Long: {'a' * 300}\r\n", f"X-Long: {'a' * 3000}\r\n"])
+def test_dropped_headers_and_repeated_ones_do_not_touch_others(ask_app, rest):
+    """Whatever is remembered of such a head."""
+    lines = "X_A: 1\r\nX_B: 2\r\nContent-Type: a/b\r\nContent-Type: c/d\r\nX-C: 3\r\nX-C: 4\r\n"
+
+    environ = environ_of(ask_app, get(method="POST", headers=lines + rest, body=b"12345"))
+
+    assert (environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"], environ["HTTP_X_C"]) == ("a/b", "5", "3,4")
+    ours = {key for key in environ if key.startswith("HTTP_")}
+    assert ours - {"HTTP_X_LONG"} == {"HTTP_HOST", "HTTP_X_C"}
+    assert "" not in environ
+
+
 def test_repeated_headers_are_joined_and_cookies_with_a_semicolon(ask_app):
     environ = environ_of(ask_app, get(headers="Cookie: a=1\r\nX-A: 1\r\nCookie: b=2\r\nX-A: 2\r\nCookie: c=3\r\n"))
     older = environ_of(ask_app, get(headers="Cookie2: a\r\nCookie2: b\r\n"))
@@ -289,7 +302,8 @@ def test_blanks_in_the_request_line_change_nothing(ask_app, line):
     assert (environ["SERVER_PROTOCOL"], environ["PATH_INFO"], environ["HTTP_X_A"]) == ("HTTP/1.1", "/a", "b c")
 
 
-def test_fields_too_long_to_be_remembered_are_those_of_their_own_request(client):
+@pytest.mark.parametrize("size", [300, 3000])
+def test_fields_too_long_to_be_remembered_are_those_of_their_own_request(client, size):
     seen = []
 
     def app(environ, start_response):
@@ -299,9 +313,9 @@ def test_fields_too_long_to_be_remembered_are_those_of_their_own_request(client)
 
     sender = client(app)
     for letter in "aab":
-        sender.send(get(headers=f"X-A: {letter * 3000}\r\n")).read_response()
+        sender.send(get(headers=f"X-A: {letter * size}\r\n")).read_response()
 
-    assert seen == ["a" * 3000, "a" * 3000, "b" * 3000]
+    assert seen == ["a" * size, "a" * size, "b" * size]
 
 
 def test_equal_requests_do_not_share_an_environ(client):
@@ -465,6 +479,13 @@ def test_pairs_of_headers_may_be_lists(ask_app):
     assert (answer["x-a"], answer["content-length"], answer.body) == ("1", "2", b"ok")
 
 
+@pytest.mark.parametrize("name", ["Content-Length", "content-length", "CONTENT-LENGTH"])
+def test_a_content_length_may_be_spelled_as_one_likes(client, name):
+    answer = client(body_app(b"ok", b"!", headers=((name, "2"),))).send(get()).read_response()
+
+    assert (answer.all("content-length"), answer.body) == (["2"], b"ok")
+
+
 def test_answers_that_begin_alike_share_nothing(client):
     """Given an answer whose head was given before, when it is replaced, then the next one of that head is whole."""
 
@@ -515,6 +536,7 @@ def test_the_list_of_headers_is_not_changed(ask_app):
         (OK, [("X", "\u20ac")]),
         (OK, [("Content-Length", "x")]),
         (OK, [("Content-Length", "1"), ("Content-Length", "2")]),
+        (OK, [("Content-Length", "1"), ("content-length", "1")]),
         (OK, [("Transfer-Encoding", "chunked")]),
         (OK, [("Keep-Alive", "timeout=5")]),
     ],
