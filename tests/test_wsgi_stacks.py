@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import json
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
 
-from .stacks.served import Client, Requests, Stack, curl, needs_curl
+from .stacks.served import LIMIT, Client, Requests, Stack, curl, needs_curl
 from .stacks.served import client as client
 from .stacks.served import stack as stack
 from .stacks.served import stacks as stacks
@@ -300,3 +302,22 @@ def test_curl_asks_for_several_urls_over_one_connection(stack: Stack) -> None:
     assert [line for line in lines if line.isdigit()] == [b"1", b"0", b"0"]
     assert [answer["query"]["number"] for answer in answers] == [["0"], ["1"], ["2"]]
     assert len({answer["port"] for answer in answers}) == 1
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=ConnectionError,
+    reason="BUG: of an upload more than 64 KiB are not read: the answer says keep-alive, then the connection is closed",
+)
+def test_after_an_upload_that_was_not_read_a_connection_that_is_said_to_be_kept_is_kept(stack: Stack) -> None:
+    """RFC 9112 section 9.6: who is going to close says so. Otherwise a POST on the kept connection fails, and a client
+    may not repeat it by itself."""
+    with closing(http.client.HTTPConnection(stack.url.removeprefix("http://"), timeout=LIMIT)) as connection:
+        connection.request("POST", "/nowhere", body=LARGE[:300_000])
+        refused = connection.getresponse()
+        refused.read()
+
+        assert refused.status == 404
+        if not refused.will_close:
+            connection.request("POST", "/echo")
+            assert connection.getresponse().read() != b""
