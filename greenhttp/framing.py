@@ -26,10 +26,11 @@ _METHODS = {method.encode(): method for method in METHODS}
 def deciding_lines(names: Iterable[str]) -> re.Pattern[bytes]:
     """A pattern whose `findall` gives the lines, of a head whose syntax was checked, of the fields with these names.
 
-    The case of each letter is spelled out: that is several times faster than a flag.
+    Most lines are passed by at their first letter. The case of each letter is spelled out: that is faster than a flag.
     """
     spelled = ["".join(f"[{c.upper()}{c}]" if c.isalpha() else c for c in name) for name in names]
-    return re.compile(rf"\n((?:{'|'.join(spelled)}):[^\r\n]*)".encode("ascii"))
+    first = "".join(sorted({letters[1:3] for letters in spelled}))
+    return re.compile(rf"\n(?=[{first}])((?:{'|'.join(spelled)}):.*)\r".encode("ascii"))
 
 
 def split_fields(head: bytes) -> list[bytes]:
