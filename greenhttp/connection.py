@@ -437,12 +437,19 @@ class ServerConnection:
 
     # --- out: called by responses ---
 
-    def may_persist(self, response: ServerResponse) -> bool:
-        """Whether the connection may be kept after `response`, as far as we know when its head is written."""
+    def may_persist(self, response: ServerResponse, *, last: bool) -> bool:
+        """Whether the connection may be kept after `response`, as far as we know when its head is written.
+
+        Args:
+            response: one of this connection's.
+            last: whether it ends with what is sent next.
+        """
         server = self.server
         framing = response.req.head.framing
         if not framing.keep_alive or framing.expects_continue:
             return False  # a client that waits for a 100 may send its body, or may not: who knows what comes next
+        if last and self._leaves_too_much(response.req):
+            return False
         if self.persists:
             return True
         if server.closing or self._peer_ended:
@@ -450,6 +457,14 @@ class ServerConnection:
             if not behind or behind[-1] is response:
                 return False  # else those behind it are still to be delivered
         return not server.max_requests_per_socket or self._number(response) < server.max_requests_per_socket
+
+    def _leaves_too_much(self, request: IncomingMessage) -> bool:
+        """Whether the rest of its body is unread, and is more than is thrown away for the next request, or may be."""
+        if request is not self._receiving:
+            return False
+        inflow, coming = request.inflow, self._parser.body_left
+        assert inflow is not None
+        return not inflow.asked and (coming is None or inflow.size + coming > MAX_DRAIN)
 
     def _number(self, response: ServerResponse) -> int:
         """The place of `response` among all of the connection, from 1."""

@@ -177,8 +177,13 @@ class OutgoingMessage(EventEmitter):
 
     # --- what a subclass says ---
 
-    def _encode_head(self, length: int | None) -> bytes:
-        """Decide the framing and give the head as bytes. `length`: of the whole body, if it is known to be all."""
+    def _encode_head(self, length: int | None, *, last: bool = False) -> bytes:
+        """Decide the framing and give the head as bytes.
+
+        Args:
+            length: of the whole body, if it may become the `Content-Length`.
+            last: whether the message ends with the bytes that go out next.
+        """
         raise NotImplementedError
 
     def _ended(self) -> None:
@@ -267,9 +272,9 @@ class OutgoingMessage(EventEmitter):
         chunk = b"" if data is None else encode(data, encoding)
         stage = self._stage
         if stage is OPEN:
-            head = self._fix_head(len(chunk))
+            head = self._fix_head(len(chunk), last=True)
         elif stage is FIXED:
-            head = self._fix_head(None)
+            head = self._fix_head(None, last=True)
         elif stage is BODY:
             head = b""
         else:
@@ -300,8 +305,8 @@ class OutgoingMessage(EventEmitter):
 
     # --- on the way to the socket ---
 
-    def _fix_head(self, length: int | None) -> bytes:
-        head = self._encode_head(length)
+    def _fix_head(self, length: int | None, *, last: bool = False) -> bytes:
+        head = self._encode_head(length, last=last)
         self._stage = BODY
         return head
 

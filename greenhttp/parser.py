@@ -173,6 +173,11 @@ class _MessageParser(Generic[_Head]):
         """Whether some bytes of a head are here, and not all."""
         return self._llhttp is not None
 
+    @property
+    def body_left(self) -> int | None:
+        """Bytes of the body under way that were not given out yet; None if nobody can know."""
+        return self._remaining if self._stage is _BODY else None
+
     def receive(self, data: bytes) -> None:
         """Take in bytes from the peer."""
         if self.buffered:

@@ -267,7 +267,7 @@ class ClientRequest(OutgoingMessage):
 
     # --- out ---
 
-    def _encode_head(self, length: int | None) -> bytes:
+    def _encode_head(self, length: int | None, *, last: bool = False) -> bytes:
         headers = self.headers
         extras = self.extras or NO_EXTRAS
         parts = [f"{self.method} {self.path} HTTP/1.1\r\n".encode("latin-1")]

@@ -43,7 +43,7 @@ class ResponseSink(Protocol):
     persists: bool  #: whether it may be kept after any answer, as far as the connection itself is concerned
     persistence: bytes  #: the `Connection` and `Keep-Alive` lines of an answer after which the connection is kept
 
-    def may_persist(self, response: Any) -> bool: ...
+    def may_persist(self, response: Any, *, last: bool) -> bool: ...
     def response_given(self, response: Any) -> None: ...
     def listener_failed(self, message: Any) -> None: ...
 
@@ -181,7 +181,7 @@ class ServerResponse(OutgoingMessage):
         self._stage = FIXED
         return self
 
-    def _encode_head(self, length: int | None) -> bytes:
+    def _encode_head(self, length: int | None, *, last: bool = False) -> bytes:
         headers = self.headers
         status = self._status
         request: RequestFraming = self.req.head.framing
@@ -221,7 +221,7 @@ class ServerResponse(OutgoingMessage):
                 framing = UNTIL_CLOSE
 
         # persistence: RFC 9112 section 9.3
-        persists = framing != UNTIL_CLOSE and self._connection.may_persist(self)
+        persists = framing != UNTIL_CLOSE and self._connection.may_persist(self, last=last)
         if "connection" in headers:
             options = [option.strip() for option in _joined(headers.value("connection")).lower().split(",")]
             persists = persists and "close" not in options and (request.version == "1.1" or "keep-alive" in options)
@@ -268,12 +268,14 @@ class ServerResponse(OutgoingMessage):
         """
         size = len(chunk)
         connection = self._connection
+        request = self.req
         if (
             self._stage is not OPEN
             or size >= LARGE
             or self._backlog is not None
             or not connection.persists
-            or not self.req.head.framing.ordinary
+            or not request.head.framing.ordinary
+            or (request.inflow is not None and not request.complete)
         ):
             return False
         self._written = size

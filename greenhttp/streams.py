@@ -99,7 +99,7 @@ class Inflow:
         self.size = 0  # bytes in `chunks`
         self.progress = Progress.OPEN
         self.flow = Flow.ON_DEMAND
-        self.asked = False  # somebody wants the bytes
+        self.asked = False  # somebody has shown that they want the bytes
         self.pumping = False  # a worker is delivering 'data'
         self.waiter: Waiter[None] | None = None  # of the greenlet blocked in a read
         self.decoder: codecs.IncrementalDecoder | None = None
@@ -157,6 +157,7 @@ class Inflow:
     def set_flow(self, flow: Flow) -> None:
         """Start or stop the `'data'` events; they start soon, not within this call."""
         self.flow = flow
+        self.asked = True
         if flow is Flow.FLOWING and not self.pumping:
             self.pumping = True
             # the owner is kept until then: whoever listens need not keep it

@@ -175,7 +175,7 @@ class _Answer:
             raise _too_long(self.length)
         if stage < BODY and self.length is not None:
             if self.length == len(data):
-                self.finish(data)
+                self.finish(data, returned=False)
                 return
             self._announce()
         response.write(data)
@@ -196,12 +196,12 @@ class _Answer:
         if (
             response.req.http_version == "1.0"
             and "connection" not in headers
-            and response._connection.may_persist(response)
+            and response._connection.may_persist(response, last=False)
         ):
             headers.set("Connection", "keep-alive")
 
-    def finish(self, data: bytes) -> None:
-        """Send `data`, all of the body or the last of it."""
+    def finish(self, data: bytes, *, returned: bool = True) -> None:
+        """Send `data`, all of the body or the last of it. `returned`: whether the application has."""
         start = self.start
         if start is None:
             raise MessageStateError("the application returned before it called start_response")
@@ -217,6 +217,9 @@ class _Answer:
         if isinstance(data, str):
             raise TypeError("a body must be bytes, not str")
         if response._stage < BODY:
+            inflow = response.req.inflow
+            if returned and inflow is not None:
+                inflow.asked = False  # what the application has not read nobody will
             if length is not None and (length != len(data) or not length):
                 self._announce()
             elif not response.req.head.framing.ordinary:

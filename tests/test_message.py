@@ -360,6 +360,58 @@ def test_a_larger_unread_body_closes_the_connection_after_the_answer(serve, conn
     assert client.closed()
 
 
+def end_alone(req, res):
+    res.end("enough")
+
+
+def fix_the_head_and_end(req, res):
+    res.write_head(404, {"Content-Length": "6"})
+    res.end("enough")
+
+
+def read_some_and_end(req, res):
+    req.read(1000)
+    res.end("enough")
+
+
+@pytest.mark.parametrize("handler", [end_alone, fix_the_head_and_end])
+@pytest.mark.parametrize("framing", ["Content-Length: 300000", "Transfer-Encoding: chunked"])
+def test_an_answer_to_a_body_too_large_to_be_thrown_away_says_that_the_connection_closes(
+    serve, connect, handler, framing
+):
+    """RFC 9112 section 9.6: or a request that follows would fail."""
+    chunk = b"%x\r\n%b\r\n" % (2000, bytes(2000))
+    client = connect(serve(handler)).send(get(method="POST", headers=f"{framing}\r\n") + chunk)
+    answer = client.read_response()
+    assert (answer.body, answer["connection"]) == (b"enough", "close")
+    assert client.closed()
+
+
+def test_an_answer_to_a_body_that_is_thrown_away_keeps_the_connection(serve, connect):
+    client = connect(serve(read_some_and_end))
+    for _ in range(2):
+        client.send(get(method="POST", headers="Content-Length: 60000\r\n") + bytes(2000))
+        assert client.read_response()["connection"] == "keep-alive"
+        client.send(bytes(58_000))
+
+
+def test_a_body_that_is_listened_to_is_delivered_whole_though_the_answer_was_given_before(serve, connect):
+    """And nothing of it is left, so the connection is kept."""
+    heard = Heard()
+
+    def handler(req, res):
+        heard.listen(req, "data", "end")
+        res.end("enough")
+
+    client = connect(serve(handler))
+    for count in (1, 2):
+        client.send(get(method="POST", headers="Content-Length: 300000\r\n") + bytes(2000))
+        assert client.read_response()["connection"] == "keep-alive"
+        client.send(bytes(298_000))
+        heard.wait_for("end", count)
+        assert sum(len(args[0]) for event, *args in heard if event == "data") == count * 300_000
+
+
 # --- cut off ---
 
 

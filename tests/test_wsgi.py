@@ -351,6 +351,40 @@ def test_entries_of_the_user_win(client):
 # --- wsgi.input ---
 
 
+@pytest.mark.parametrize("read", [0, 1000])
+def test_an_upload_that_the_application_has_not_read_ends_the_connection_and_the_answer_says_so(client, read):
+    """RFC 9112 section 9.6: or the next request on the connection would fail."""
+
+    def app(environ, start_response):
+        environ["wsgi.input"].read(read)
+        start_response("413 Too Large", [("Content-Length", "2")])
+        return [b"no"]
+
+    sender = client(app).send(get(method="POST", headers="Content-Length: 300000\r\n") + bytes(2000))
+    answer = sender.read_response()
+
+    assert (answer.body, answer["connection"]) == (b"no", "close")
+    assert sender.closed()
+
+
+def test_an_application_may_read_on_after_it_has_written_its_answer(client, errors):
+    seen = []
+
+    def app(environ, start_response):
+        environ["wsgi.input"].read(1000)
+        start_response(OK, [("Content-Length", "2")])(b"ok")
+        seen.append(len(environ["wsgi.input"].read()))
+        return []
+
+    sender = client(app)
+    for _ in range(2):
+        sender.send(get(method="POST", headers="Content-Length: 300000\r\n") + bytes(2000))
+        assert sender.read_response()["connection"] == "keep-alive"
+        sender.send(bytes(298_000))
+    eventually(lambda: seen == [299_000] * 2)
+    assert errors.getvalue() == ""
+
+
 def reading(read: Callable[[Any], Any]) -> App:
     """An application that answers with the `repr` of what `read` makes of `wsgi.input`."""
 

@@ -304,11 +304,6 @@ def test_curl_asks_for_several_urls_over_one_connection(stack: Stack) -> None:
     assert len({answer["port"] for answer in answers}) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ConnectionError,
-    reason="BUG: of an upload more than 64 KiB are not read: the answer says keep-alive, then the connection is closed",
-)
 def test_after_an_upload_that_was_not_read_a_connection_that_is_said_to_be_kept_is_kept(stack: Stack) -> None:
     """RFC 9112 section 9.6: who is going to close says so. Otherwise a POST on the kept connection fails, and a client
     may not repeat it by itself."""
