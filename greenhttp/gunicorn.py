@@ -39,7 +39,6 @@ __all__ = ["Worker"]
 
 BEAT = 1.0  # seconds between two signs of life, if `timeout` allows as much
 LEEWAY = 0.5  # seconds before the end of `graceful_timeout`, when the arbiter kills, that we cut what still runs
-FIRST_REQUEST = 1.0  # seconds that a stop leaves a new connection for its request, which may be on the way
 UNLIMITED_HEAD = 1024 * 1024  # bytes, where gunicorn is told to set no limit. Precedent: gunicorn's fast parser
 #: Settings about requests that have no meaning here; a value of the user's own is told in the log.
 NOT_HONOURED = """casefold_http_method forwarder_headers header_map http2_cleartext http_protocols
@@ -80,29 +79,6 @@ class _Response:
             self.headers += [(name, str(item)) for item in values]
 
 
-class _Server(Server):
-    """Its `close()` spares connections that have sent no request yet, some of them in their TLS handshake: unlike those
-    between two requests they are new, and no client expects them to be closed."""
-
-    __slots__ = ()
-
-    def close_idle_connections(self) -> None:
-        """Close the connections that have no request under way and have had one."""
-        for connection in list(self._connections):
-            if connection._requests:
-                connection.close_if_idle()
-
-    def close_silent_connections(self) -> None:
-        """Close the others that have no request under way."""
-        super().close_idle_connections()
-
-
-class _SecureServer(_Server, https.Server):
-    """The same over TLS."""
-
-    __slots__ = ()
-
-
 class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
     """A worker of gunicorn: serves its listeners until the arbiter, `max_requests` or the arbiter's death ends it."""
 
@@ -123,11 +99,12 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
 
     def init_process(self) -> None:
         """In the new process: patch the standard library, load the application, and serve until the end."""
+        signal.signal(signal.SIGTERM, super().handle_exit)  # the handler of the arbiter, inherited, would lose it
         monkey.patch_all()
         gevent.reinit()
         self._leaving = Event()
         self._running: dict[IncomingMessage, Environ | None] = {}  # the requests whose application has not returned
-        self._servers: list[_Server] = []
+        self._servers: list[Server] = []
         super().init_process()
 
     def init_signals(self) -> None:
@@ -186,11 +163,10 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         self.alive = False
         if self._leaving.is_set():
             return
+        for listener in self.sockets:  # the servers have their own descriptors, and accept what waits there
+            listener.close()
         for server in self._servers:
             server.close()
-            gevent.spawn_later(FIRST_REQUEST, server.close_silent_connections)
-        for listener in self.sockets:  # with `reuse_port` nobody else accepts what still arrives at these
-            listener.close()
         self._leaving.set()
 
     def _drain(self) -> None:
@@ -211,7 +187,7 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
 
     # --- what it serves ---
 
-    def _make_server(self) -> _Server:
+    def _make_server(self) -> Server:
         cfg = self.cfg
         gateway = Gateway(
             self._application, environ={"wsgi.multiprocess": cfg.workers > 1}, errors=WSGIErrorsWrapper(cfg)
@@ -227,10 +203,10 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         }
         handler = partial(self._handle, gateway)
         if not cfg.is_ssl:
-            return _Server(handler, **options)
+            return Server(handler, **options)
         context: ssl.SSLContext = ssl_context(cfg)
         context.set_alpn_protocols(["http/1.1"])  # nothing else is spoken here, whatever `http_protocols` says
-        return _SecureServer(handler, context=context, **options)
+        return https.Server(handler, context=context, **options)
 
     def _handle(self, gateway: Gateway, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler of all servers."""

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from .test_peers import needs
 from .tls import client_context, identity
+from .visitors import descriptors, visiting
 
 LIMIT = 15.0  # seconds for a process to start or to end
 QUICK = 3.0  # seconds for an end that waits for nobody; it takes some tenths
@@ -46,6 +48,15 @@ def pre_request(worker, req):
 def post_request(worker, req, environ, resp):
     worker.log.info("after %s: %s", environ["RAW_URI"], resp.status)
 """
+READY = """
+def post_worker_init(worker):
+    worker.log.info("ready")
+"""
+#: For a stop that takes no connection for idle.
+PATIENT = """
+import greenhttp.server
+greenhttp.server.IDLE_AFTER = 60.0
+"""
 
 
 class Gunicorn(subprocess.Popen[bytes]):
@@ -56,6 +67,10 @@ class Gunicorn(subprocess.Popen[bytes]):
     def logged(self, pattern: str) -> re.Match[str]:
         """Wait for a line in the log."""
         return logged(self.log, pattern)
+
+    def count(self, text: str, number: int) -> None:
+        """Wait until `text` stands in the log `number` times."""
+        self.logged(rf"(?s)({text}.*){{{number}}}")
 
     @property
     def port(self) -> int:
@@ -79,6 +94,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
     pytest.importorskip("gunicorn", reason="gunicorn is not installed: the worker is NOT tested")
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "hooks.py").write_text(HOOKS)
+    (tmp_path / "patient.py").write_text(PATIENT)
+    (tmp_path / "ready.py").write_text(READY)
     for name, pem in identity().items():
         (tmp_path / f"{name}.pem").write_bytes(pem)
     running: list[Gunicorn] = []
@@ -193,33 +210,57 @@ def test_an_application_that_is_missing_is_told_as_gunicorn_tells_it(start: Any)
     assert process.logged("Failed to find attribute 'missing' in 'app'")
 
 
-def test_hup_loads_the_application_anew_and_no_request_of_a_kept_connection_fails(
-    start: Any, client: Any, tmp_path: Path
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("options", [(), ("--certfile", "cert.pem", "--keyfile", "key.pem")], ids=["plain", "tls"])
+def test_hup_again_and_again_loads_the_application_anew_and_loses_no_request(
+    start: Any, tmp_path: Path, workers: int, options: tuple[str, ...]
 ) -> None:
-    """Only an idle connection may be closed under a request; its client asks again, as RFC 9112 section 9.3.1 says."""
+    process = start("--keep-alive", "60", "--config", "ready.py", "-w", str(workers), *options)
+
+    with visiting(process.port, context=client_context() if options else None) as visitors:
+        for reloads, word in enumerate(("two", "three", "four")):
+            process.count("ready", workers * (reloads + 1))  # what boots would not heed the signal
+            (tmp_path / "app.py").write_text(APP.replace("one", word))
+            process.send_signal(signal.SIGHUP)
+            visitors.all_hear(word)
+
+    assert visitors.failures == []
+    assert not any(visitor.refused for visitor in visitors)
+
+
+@needs("wrk")
+def test_hup_again_and_again_under_wrk_costs_no_request(start: Any) -> None:
+    process = start("--keep-alive", "60", "--config", "ready.py", "-w", "2")
+    process.count("ready", 2)
+    wrk = subprocess.Popen(
+        ["wrk", "-t1", "-c32", "-d4s", f"http://127.0.0.1:{process.port}/"], stdout=subprocess.PIPE, text=True
+    )
+
+    for reloads in (1, 2, 3):
+        process.send_signal(signal.SIGHUP)
+        process.count("ready", 2 + 2 * reloads)
+        process.count("Worker exiting", 2 * reloads)
+
+    printed = wrk.communicate(timeout=LIMIT)[0]
+    assert "Requests/sec" in printed
+    assert "Socket errors" not in printed
+    assert "Non-2xx" not in printed
+
+
+def test_max_requests_under_load_loses_no_request(start: Any) -> None:
+    process = start("--keep-alive", "60", "-w", "2", "--max-requests", "300")
+
+    with visiting(process.port) as visitors:
+        process.count("Worker exiting", 4)
+
+    assert visitors.failures == []
+    assert not any(visitor.refused for visitor in visitors)
+
+
+@descriptors(1200)
+def test_a_stop_does_not_wait_for_a_thousand_idle_connections(start: Any, client: Any) -> None:
     process = start("--keep-alive", "60")
-    connection = client(process.port)
-    assert get(connection)[2] == "one"
-    (tmp_path / "app.py").write_text(APP.replace("one", "other"))
-
-    process.send_signal(signal.SIGHUP)
-
-    end = time.monotonic() + LIMIT
-    seen: list[str] = []
-    while seen[-20:] != ["other"] * 20:
-        assert time.monotonic() < end, seen[-1]
-        kept = connection.sock is not None
-        try:
-            seen.append(get(connection)[2])
-        except ConnectionError:
-            assert kept
-            connection.close()
-    assert {*seen} == {"one", "other"}
-
-
-def test_a_stop_does_not_wait_for_idle_connections(start: Any, client: Any) -> None:
-    process = start("--keep-alive", "60")
-    idle = [client(process.port) for _ in range(200)]
+    idle = [client(process.port) for _ in range(1000)]
     for connection in idle:
         get(connection)
     assert all(connection.sock for connection in idle)
@@ -245,26 +286,40 @@ def test_sigterm_lets_a_running_request_finish(start: Any, client: Any) -> None:
     assert "SIGKILL" not in process.log.read_text()
 
 
-@pytest.mark.parametrize("options", [(), ("--certfile", "cert.pem", "--keyfile", "key.pem")])
-def test_a_new_connection_whose_request_comes_during_the_stop_is_served(start: Any, options: tuple[str, ...]) -> None:
-    process = start("--keep-alive", "60", *options)
+@pytest.mark.parametrize("options", [(), ("--certfile", "cert.pem", "--keyfile", "key.pem")], ids=["plain", "tls"])
+def test_a_request_that_comes_during_the_stop_is_answered(start: Any, options: tuple[str, ...]) -> None:
+    """The first of a new connection, which may be in its handshake, and the next of one that was used."""
+    process = start("--keep-alive", "60", "--config", "patient.py", *options)
     new = socket.create_connection(("127.0.0.1", process.port), LIMIT)
-    idle = socket.create_connection(("127.0.0.1", process.port), LIMIT)
+    used = socket.create_connection(("127.0.0.1", process.port), LIMIT)
     if options:
-        idle = client_context().wrap_socket(idle, server_hostname="127.0.0.1")
-    ask(idle)  # whoever came before it was accepted
+        used = client_context().wrap_socket(used, server_hostname="127.0.0.1")
+    assert b"\r\nConnection: keep-alive\r\n" in ask(used)
 
     process.terminate()
-
-    assert idle.recv(1) == b""  # the stop has begun
+    until_refused(process.port)
     if options:
         new = client_context().wrap_socket(new, server_hostname="127.0.0.1")
-    answer = ask(new)
-    assert b"\r\nConnection: close\r\n" in answer
-    assert answer.endswith(b" one")
+
+    for sock in (new, used):
+        answer = ask(sock)
+        assert b"\r\nConnection: close\r\n" in answer
+        assert answer.endswith(b" one")
+        sock.close()
     assert process.wait(LIMIT) == 0
-    idle.close()
-    new.close()
+
+
+def until_refused(port: int) -> None:
+    """Wait until nobody listens."""
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), LIMIT).close()
+        except ConnectionRefusedError:
+            return
+        except ConnectionResetError:  # at the very moment
+            continue
+    raise AssertionError(f"somebody still listens at {port}")
 
 
 def ask(sock: socket.socket) -> bytes:
