@@ -129,6 +129,8 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
             (f"HTTP_{name.upper().replace('-', '_')}", value) for name, value in self.cfg.secure_scheme_headers.items()
         ]
         self._proxies = tuple(self.cfg.forwarded_allow_ips)
+        mount = os.environ.get("SCRIPT_NAME", "").rstrip("/")
+        self._mount = os.fsencode(mount).decode("latin-1")  # as PEP 3333 has strings
         self._servers = [self._make_server() for _ in self.sockets]
 
     def run(self) -> None:
@@ -199,6 +201,7 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
             "max_header_size": _head_size(cfg.limit_request_line, cfg.limit_request_field_size),
             "max_headers_count": cfg.limit_request_fields,
             "max_requests_per_socket": 0 if cfg.keepalive else 1,
+            "timeout": 0,  # gunicorn lets applications take their time; what waits for a client has limits of its own
             **self.server_options,
         }
         handler = partial(self._handle, gateway)
@@ -228,6 +231,8 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         message: IncomingMessage = environ["greenhttp.request"]
         environ["RAW_URI"] = message.url
         self._running[message] = environ
+        if self._mount:
+            self._enter_mount(environ)
         self.cfg.pre_request(self, _Request(message))
         scheme = self._scheme(environ)
         if scheme is None:
@@ -236,6 +241,17 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         environ["wsgi.url_scheme"] = scheme
         answer: Iterable[bytes] = self.wsgi(environ, start_response)
         return answer
+
+    def _enter_mount(self, environ: Environ) -> None:
+        """The application lives below `SCRIPT_NAME` of the process's environment, and the proxy has left that on.
+
+        Raises:
+            LookupError: the path is elsewhere.
+        """
+        mount, path = self._mount, environ["PATH_INFO"]
+        if path != mount and not path.startswith(mount + "/"):
+            raise LookupError(f"the path {path!r} is not below SCRIPT_NAME, {mount!r}")
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = mount, path[len(mount) :]
 
     def _scheme(self, environ: Environ) -> str | None:
         """`wsgi.url_scheme`, which a proxy that is trusted may tell; None if it tells both."""

@@ -30,6 +30,15 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/slow":
         return slow(start_response)
+    if path == "/big":
+        start_response("200 OK", [])
+        return (b"x" * 1_000_000 for _ in range(50))
+    if path == "/length":
+        start_response("200 OK", [])
+        return [str(len(environ["wsgi.input"].read())).encode()]
+    if path == "/where":
+        start_response("200 OK", [])
+        return [f"{environ['SCRIPT_NAME']} {path} {environ['RAW_URI']}".encode()]
     if path == "/forever":
         time.sleep(1000)
     if path == "/block":
@@ -53,9 +62,21 @@ def post_worker_init(worker):
     worker.log.info("ready")
 """
 #: For a stop that takes no connection for idle.
-PATIENT = """
+PATIENCE = """
 import greenhttp.server
 greenhttp.server.IDLE_AFTER = 60.0
+"""
+#: A server that waits 0.1 seconds for a byte, unless it is told otherwise.
+IMPATIENCE = """
+from greenhttp.server import Server
+Server.__init__.__kwdefaults__["timeout"] = 0.1
+"""
+#: Nothing is patient with clients.
+STRICT = """
+from greenhttp import gunicorn, rate
+rate.GRACE = 0.1
+class Worker(gunicorn.Worker):
+    server_options = {"min_data_rate": 1e12, "headers_timeout": 0.2}
 """
 
 
@@ -92,10 +113,16 @@ def logged(path: Path, pattern: str) -> re.Match[str]:
 def start(tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
     """Start gunicorn in a folder with `app.py`; whatever runs afterwards is killed, workers too."""
     pytest.importorskip("gunicorn", reason="gunicorn is not installed: the worker is NOT tested")
-    (tmp_path / "app.py").write_text(APP)
-    (tmp_path / "hooks.py").write_text(HOOKS)
-    (tmp_path / "patient.py").write_text(PATIENT)
-    (tmp_path / "ready.py").write_text(READY)
+    files = {
+        "app": APP,
+        "hooks": HOOKS,
+        "impatient": IMPATIENCE,
+        "patient": PATIENCE,
+        "ready": READY,
+        "strict": STRICT,
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
     for name, pem in identity().items():
         (tmp_path / f"{name}.pem").write_bytes(pem)
     running: list[Gunicorn] = []
@@ -219,7 +246,7 @@ def test_hup_again_and_again_loads_the_application_anew_and_loses_no_request(
 
     with visiting(process.port, context=client_context() if options else None) as visitors:
         for reloads, word in enumerate(("two", "three", "four")):
-            process.count("ready", workers * (reloads + 1))  # what boots would not heed the signal
+            process.count("ready", workers * (reloads + 1))  # one that was just forked may miss the signal
             (tmp_path / "app.py").write_text(APP.replace("one", word))
             process.send_signal(signal.SIGHUP)
             visitors.all_hear(word)
@@ -402,3 +429,72 @@ def test_a_worker_leaves_when_its_arbiter_has_died(start: Any, client: Any) -> N
 
     assert process.logged(f"worker {pid} stops")
     assert process.logged(rf"Worker exiting \(pid: {pid}\)")
+
+
+def test_an_application_may_be_silent_for_as_long_as_it_likes(start: Any, client: Any) -> None:
+    process = start("--config", "impatient.py")
+
+    assert get(client(process.port), "/slow") == ["begun", "done"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HT", b"408"),
+        (b"", b"408"),
+        (b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", b"408"),
+    ],
+    ids=["head", "nothing", "body"],
+)
+def test_a_client_that_stops_sending_is_cut(start: Any, sent: bytes, status: bytes) -> None:
+    process = start("-k", "strict.Worker")
+    with socket.create_connection(("127.0.0.1", process.port), LIMIT) as sock:
+        sock.sendall(sent)
+
+        answer = b"".join(iter(lambda: sock.recv(4096), b""))
+
+    assert answer.startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_client_that_stops_reading_is_cut(start: Any, tmp_path: Path) -> None:
+    process = start("-k", "strict.Worker", "--access-logfile", "access")
+    with socket.create_connection(("127.0.0.1", process.port), LIMIT) as sock:
+        sock.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+
+        assert logged(tmp_path / "access", "GET /big")  # the application has come to its end, without a reader
+
+        received = 0
+        try:
+            while piece := sock.recv(1_000_000):
+                received += len(piece)
+        except ConnectionResetError:
+            pass
+        assert received < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("/a%2Fb/where?x", "/a/b /where /a%2Fb/where?x"), ("/a/b/where", "/a/b /where /a/b/where")],
+)
+def test_script_name_of_the_environment_is_where_the_application_is_mounted(
+    start: Any, client: Any, path: str, told: str
+) -> None:
+    process = start("--env", "SCRIPT_NAME=/a/b")
+
+    assert " ".join(get(client(process.port), path)) == told
+
+
+@pytest.mark.parametrize("path", ["/elsewhere", "/a/bc", "/"])
+def test_a_path_that_is_not_below_script_name_gets_500(start: Any, client: Any, path: str) -> None:
+    process = start("--env", "SCRIPT_NAME=/a/b")
+    connection = client(process.port)
+    connection.request("GET", path)
+
+    assert connection.getresponse().status == 500
+    assert process.logged(f"the path '{path}' is not below SCRIPT_NAME, '/a/b'")
+
+
+def test_the_mount_itself_has_an_empty_path(start: Any, client: Any) -> None:
+    process = start("--env", "SCRIPT_NAME=/a/b/")
+
+    assert get(client(process.port), "/a/b")[2] == "one"
