@@ -637,6 +637,8 @@ class ServerConnection:
         status = getattr(error, "status_hint", 400)
         socket.send(f"HTTP/1.1 {status} {STATUS_CODES[status]}\r\nConnection: close\r\n\r\n".encode("ascii"))
         self._leave()
+        if self.server.listener_count("refused"):
+            self._workers.dispatch(deliver, self.server, "refused", error, socket)
 
     def _tell_client_error(self, error: Exception) -> None:
         """In a worker."""

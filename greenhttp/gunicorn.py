@@ -20,10 +20,12 @@ from gevent import monkey
 from gevent.event import Event
 
 from . import https
+from .errors import PeerTimeoutError
 from .incoming import IncomingMessage
 from .parser import MAX_HEADER_SIZE
 from .response import ServerResponse
 from .server import Server
+from .sockets import Socket
 from .status import STATUS_CODES
 from .wsgi_environ import Environ
 from .wsgi_gateway import Gateway
@@ -206,10 +208,17 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         }
         handler = partial(self._handle, gateway)
         if not cfg.is_ssl:
-            return Server(handler, **options)
-        context: ssl.SSLContext = ssl_context(cfg)
-        context.set_alpn_protocols(["http/1.1"])  # nothing else is spoken here, whatever `http_protocols` says
-        return https.Server(handler, context=context, **options)
+            server = Server(handler, **options)
+        else:
+            context: ssl.SSLContext = ssl_context(cfg)
+            context.set_alpn_protocols(["http/1.1"])  # nothing else is spoken here, whatever `http_protocols` says
+            server = https.Server(handler, context=context, **options)
+        return server.on("refused", self._refused)
+
+    def _refused(self, error: Exception, socket: Socket) -> None:
+        """A client broke HTTP, and was told so: gunicorn's words. Those that were only slow are not worth a line."""
+        if not isinstance(error, PeerTimeoutError):
+            self.log.warning("Invalid request from ip=%s: %s", socket.remote_address or "", error)
 
     def _handle(self, gateway: Gateway, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler of all servers."""

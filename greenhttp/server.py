@@ -96,8 +96,9 @@ class Server(EventEmitter):
 
     Events:
         'request' (request, response), 'check_continue' (request, response), 'connect' and 'upgrade' (request, socket,
-        head), 'connection' (socket), 'client_error' (exception, socket), 'timeout' (socket), 'listening' (), 'closing'
-        (): `close()` was called, 'close' (): the last connection is gone.
+        head), 'connection' (socket), 'client_error' (exception, socket), 'refused' (exception, socket): the server has
+        answered a bad request by itself, 'timeout' (socket), 'listening' (), 'closing' (): `close()` was called,
+        'close' (): the last connection is gone.
     """
 
     __slots__ = (
@@ -135,6 +136,7 @@ class Server(EventEmitter):
             "connect",
             "connection",
             "listening",
+            "refused",
             "request",
             "timeout",
             "upgrade",

@@ -431,6 +431,20 @@ def test_a_worker_leaves_when_its_arbiter_has_died(start: Any, client: Any) -> N
     assert process.logged(rf"Worker exiting \(pid: {pid}\)")
 
 
+def test_a_request_that_is_refused_is_told_as_gunicorn_tells_it_and_answered_as_the_server_does(start: Any) -> None:
+    process = start("-k", "strict.Worker")
+    with socket.create_connection(("127.0.0.1", process.port), LIMIT) as slow:
+        assert b"".join(iter(lambda: slow.recv(4096), b"")).startswith(b"HTTP/1.1 408 ")
+
+    with socket.create_connection(("127.0.0.1", process.port), LIMIT) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        answer = b"".join(iter(lambda: sock.recv(4096), b""))
+
+    assert answer == b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+    assert process.logged(r"\[WARNING\] Invalid request from ip=127\.0\.0\.1: Parse Error: .*Host")
+    assert process.log.read_text().count("Invalid request") == 1
+
+
 def test_an_application_may_be_silent_for_as_long_as_it_likes(start: Any, client: Any) -> None:
     process = start("--config", "impatient.py")
 
