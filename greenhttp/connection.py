@@ -635,6 +635,7 @@ class ServerConnection:
             self._forget()
             return
         status = getattr(error, "status_hint", 400)
+        socket._peer_name()  # the client may have gone before anybody is told of the refusal
         socket.send(f"HTTP/1.1 {status} {STATUS_CODES[status]}\r\nConnection: close\r\n\r\n".encode("ascii"))
         self._leave()
         if self.server.listener_count("refused"):
@@ -687,8 +688,7 @@ class ServerConnection:
         self.persists = False
 
     def close_if_idle(self, before: float = NEVER) -> None:
-        """Close the connection if no request is under way, not even in the kernel, and the last byte came or went
-        `before`."""
+        """Close the connection if nothing has moved on it since `before`, and no request is under way or unread."""
         if self._phase not in (NEW, IDLE) or self._parser.buffered:
             return
         if self.socket.last_activity <= before and self.socket.is_quiet():

@@ -68,7 +68,7 @@ class _Acceptor(StreamServer):
     def accept_all(self) -> None:
         """Take the connections that wait: if nobody else listens here, the kernel resets them with the listener."""
         try:
-            while not self.full() and (accepted := self.do_read()):
+            while self.started and not self.full() and (accepted := self.do_read()):
                 self.do_handle(*accepted)
         except OSError as error:  # such as no more descriptors
             log.warning("close: connections that wait to be accepted may be lost: %s", error)
@@ -351,7 +351,8 @@ class Server(EventEmitter):
             for connection in self._connections:
                 connection.wind_down()
             if self._connections:
-                self._see_off()
+                self._close_silent()
+                gevent.spawn(self._see_off)
             else:
                 self._finish_close()
         if timeout is not None:
@@ -359,14 +360,14 @@ class Server(EventEmitter):
         return self
 
     def _see_off(self) -> None:
-        """While the server closes: close what is idle, now and later, until nothing is left."""
-        if not self.closing:
-            return  # it listens again
+        """In a greenlet, until the server is closed: close what has become idle."""
+        while not self._closed.wait(LOOK_AGAIN):
+            self._close_silent()
+
+    def _close_silent(self) -> None:
         before = time.monotonic() - IDLE_AFTER
         for connection in list(self._connections):
             connection.close_if_idle(before)
-        if self._connections:
-            gevent.spawn_later(LOOK_AGAIN, self._see_off)
 
     def close_idle_connections(self) -> None:
         """Close the connections that have no request under way."""

@@ -432,9 +432,7 @@ def test_a_worker_leaves_when_its_arbiter_has_died(start: Any, client: Any) -> N
 
 
 def test_a_request_that_is_refused_is_told_as_gunicorn_tells_it_and_answered_as_the_server_does(start: Any) -> None:
-    process = start("-k", "strict.Worker")
-    with socket.create_connection(("127.0.0.1", process.port), LIMIT) as slow:
-        assert b"".join(iter(lambda: slow.recv(4096), b"")).startswith(b"HTTP/1.1 408 ")
+    process = start()
 
     with socket.create_connection(("127.0.0.1", process.port), LIMIT) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
@@ -442,7 +440,6 @@ def test_a_request_that_is_refused_is_told_as_gunicorn_tells_it_and_answered_as_
 
     assert answer == b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
     assert process.logged(r"\[WARNING\] Invalid request from ip=127\.0\.0\.1: Parse Error: .*Host")
-    assert process.log.read_text().count("Invalid request") == 1
 
 
 def test_an_application_may_be_silent_for_as_long_as_it_likes(start: Any, client: Any) -> None:
@@ -452,22 +449,21 @@ def test_an_application_may_be_silent_for_as_long_as_it_likes(start: Any, client
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"),
-    [
-        (b"GET / HT", b"408"),
-        (b"", b"408"),
-        (b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", b"408"),
-    ],
+    "sent",
+    [b"GET / HT", b"", b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"],
     ids=["head", "nothing", "body"],
 )
-def test_a_client_that_stops_sending_is_cut(start: Any, sent: bytes, status: bytes) -> None:
+def test_a_client_that_stops_sending_is_cut(start: Any, sent: bytes) -> None:
     process = start("-k", "strict.Worker")
     with socket.create_connection(("127.0.0.1", process.port), LIMIT) as sock:
         sock.sendall(sent)
 
         answer = b"".join(iter(lambda: sock.recv(4096), b""))
 
-    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    assert "Invalid request" not in process.log.read_text()  # it was slow, no more
 
 
 def test_a_client_that_stops_reading_is_cut(start: Any, tmp_path: Path) -> None:
