@@ -86,6 +86,40 @@ def _ended_in_a_head() -> RemoteProtocolError:
     return RemoteProtocolError("Parse Error: the connection ended in a head", code="HPE_INVALID_EOF_STATE")
 
 
+def _read_too_slowly() -> PeerTimeoutError:
+    return PeerTimeoutError("the response was read too slowly", code="ERR_HTTP_REQUEST_TIMEOUT")
+
+
+class _LastBytes:
+    """Sees to it that a client takes the rest of its last answer at the least data rate: by then its connection has let
+    go of the socket.
+
+    Args:
+        socket: with bytes queued.
+        rate: of what the kernel takes.
+    """
+
+    __slots__ = ("_rate", "_socket", "due")
+
+    def __init__(self, socket: Socket, rate: RateMeter) -> None:
+        self._socket = socket
+        self._rate = rate
+        self.due = NEVER
+        now = time.monotonic()
+        rate.resume(now, socket.bytes_written - socket.queued)
+        socket.deadlines.schedule(self, rate.next_check(now))
+
+    def check_deadlines(self, now: float) -> float:
+        """In the hub: see `Expiring`."""
+        socket = self._socket
+        if not socket.queued:
+            return NEVER
+        if self._rate.too_slow(now, socket.bytes_written - socket.queued):
+            socket.destroy(_read_too_slowly())
+            return NEVER
+        return self._rate.next_check(now)
+
+
 class ServerConnection:
     """Serves one client until its end."""
 
@@ -527,11 +561,9 @@ class ServerConnection:
             self.socket.when_sent(lambda error: request.abort(aborted_error()) if error else request.exchange_over())
 
     def _to_idle(self) -> None:
-        if not self.persists and (self.server.closing or self._peer_ended):
-            more_to_answer = self._parser.buffered and not self._parser.mid_head
-            if self.server.closing or not more_to_answer:
-                self._leave()
-                return
+        if self._peer_ended and (self._parser.mid_head or not self._parser.buffered):
+            self._leave()  # no more to answer
+            return
         socket = self.socket
         self._phase = IDLE
         self._since = socket.last_activity
@@ -618,8 +650,11 @@ class ServerConnection:
             self._forget()
             return
         status = getattr(error, "status_hint", 400)
+        socket._peer_name()  # the client may have gone before anybody is told of the refusal
         socket.send(f"HTTP/1.1 {status} {STATUS_CODES[status]}\r\nConnection: close\r\n\r\n".encode("ascii"))
         self._leave()
+        if self.server.listener_count("refused"):
+            self._workers.dispatch(deliver, self.server, "refused", error, socket)
 
     def _tell_client_error(self, error: Exception) -> None:
         """In a worker."""
@@ -667,9 +702,11 @@ class ServerConnection:
         """The server closes: nothing may follow what is under way."""
         self.persists = False
 
-    def close_if_idle(self) -> None:
-        """Close the connection if no request is under way."""
-        if self._phase in (NEW, IDLE) and not self._parser.buffered:
+    def close_if_idle(self, before: float = NEVER) -> None:
+        """Close the connection if nothing has moved on it since `before`, and no request is under way or unread."""
+        if self._phase not in (NEW, IDLE) or self._parser.buffered:
+            return
+        if self.socket.last_activity <= before and self.socket.is_quiet():
             self._leave()
 
     def _leave(self) -> None:
@@ -680,6 +717,9 @@ class ServerConnection:
         self._abort_exchanges(aborted_error())
         socket = self.socket
         socket.when_sent(lambda _: self._forget())  # until then the server waits for it in `close()`
+        if socket.queued:
+            rate = self._send_rate or RateMeter(self.server.min_data_rate, time.monotonic(), self._bytes_taken())
+            _LastBytes(socket, rate)
         if self._peer_ended:
             socket.owner = None
             socket.end()
@@ -731,9 +771,7 @@ class ServerConnection:
         if self._send_rate is not None and self.socket.queued:
             deadline = self._send_rate.next_check(now)
             if strike and self._send_rate.too_slow(now, self._bytes_taken()):
-                self.socket.destroy(
-                    PeerTimeoutError("the response was read too slowly", code="ERR_HTTP_REQUEST_TIMEOUT")
-                )
+                self.socket.destroy(_read_too_slowly())
                 return NEVER
         return min(deadline, self._check_receiving(now, strike=strike))
 

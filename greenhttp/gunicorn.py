@@ -20,10 +20,12 @@ from gevent import monkey
 from gevent.event import Event
 
 from . import https
+from .errors import PeerTimeoutError
 from .incoming import IncomingMessage
 from .parser import MAX_HEADER_SIZE
 from .response import ServerResponse
 from .server import Server
+from .sockets import Socket
 from .status import STATUS_CODES
 from .wsgi_environ import Environ
 from .wsgi_gateway import Gateway
@@ -39,7 +41,6 @@ __all__ = ["Worker"]
 
 BEAT = 1.0  # seconds between two signs of life, if `timeout` allows as much
 LEEWAY = 0.5  # seconds before the end of `graceful_timeout`, when the arbiter kills, that we cut what still runs
-FIRST_REQUEST = 1.0  # seconds that a stop leaves a new connection for its request, which may be on the way
 UNLIMITED_HEAD = 1024 * 1024  # bytes, where gunicorn is told to set no limit. Precedent: gunicorn's fast parser
 #: Settings about requests that have no meaning here; a value of the user's own is told in the log.
 NOT_HONOURED = """casefold_http_method forwarder_headers header_map http2_cleartext http_protocols
@@ -80,29 +81,6 @@ class _Response:
             self.headers += [(name, str(item)) for item in values]
 
 
-class _Server(Server):
-    """Its `close()` spares connections that have sent no request yet, some of them in their TLS handshake: unlike those
-    between two requests they are new, and no client expects them to be closed."""
-
-    __slots__ = ()
-
-    def close_idle_connections(self) -> None:
-        """Close the connections that have no request under way and have had one."""
-        for connection in list(self._connections):
-            if connection._requests:
-                connection.close_if_idle()
-
-    def close_silent_connections(self) -> None:
-        """Close the others that have no request under way."""
-        super().close_idle_connections()
-
-
-class _SecureServer(_Server, https.Server):
-    """The same over TLS."""
-
-    __slots__ = ()
-
-
 class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
     """A worker of gunicorn: serves its listeners until the arbiter, `max_requests` or the arbiter's death ends it."""
 
@@ -123,11 +101,12 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
 
     def init_process(self) -> None:
         """In the new process: patch the standard library, load the application, and serve until the end."""
+        signal.signal(signal.SIGTERM, super().handle_exit)  # the handler of the arbiter, inherited, would lose it
         monkey.patch_all()
         gevent.reinit()
         self._leaving = Event()
         self._running: dict[IncomingMessage, Environ | None] = {}  # the requests whose application has not returned
-        self._servers: list[_Server] = []
+        self._servers: list[Server] = []
         super().init_process()
 
     def init_signals(self) -> None:
@@ -152,6 +131,8 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
             (f"HTTP_{name.upper().replace('-', '_')}", value) for name, value in self.cfg.secure_scheme_headers.items()
         ]
         self._proxies = tuple(self.cfg.forwarded_allow_ips)
+        mount = os.environ.get("SCRIPT_NAME", "").rstrip("/")
+        self._mount = os.fsencode(mount).decode("latin-1")  # as PEP 3333 has strings
         self._servers = [self._make_server() for _ in self.sockets]
 
     def run(self) -> None:
@@ -186,11 +167,10 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         self.alive = False
         if self._leaving.is_set():
             return
+        for listener in self.sockets:  # the servers have their own descriptors, and accept what waits there
+            listener.close()
         for server in self._servers:
             server.close()
-            gevent.spawn_later(FIRST_REQUEST, server.close_silent_connections)
-        for listener in self.sockets:  # with `reuse_port` nobody else accepts what still arrives at these
-            listener.close()
         self._leaving.set()
 
     def _drain(self) -> None:
@@ -211,7 +191,7 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
 
     # --- what it serves ---
 
-    def _make_server(self) -> _Server:
+    def _make_server(self) -> Server:
         cfg = self.cfg
         gateway = Gateway(
             self._application, environ={"wsgi.multiprocess": cfg.workers > 1}, errors=WSGIErrorsWrapper(cfg)
@@ -223,14 +203,22 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
             "max_header_size": _head_size(cfg.limit_request_line, cfg.limit_request_field_size),
             "max_headers_count": cfg.limit_request_fields,
             "max_requests_per_socket": 0 if cfg.keepalive else 1,
+            "timeout": 0,  # gunicorn lets applications take their time; what waits for a client has limits of its own
             **self.server_options,
         }
         handler = partial(self._handle, gateway)
         if not cfg.is_ssl:
-            return _Server(handler, **options)
-        context: ssl.SSLContext = ssl_context(cfg)
-        context.set_alpn_protocols(["http/1.1"])  # nothing else is spoken here, whatever `http_protocols` says
-        return _SecureServer(handler, context=context, **options)
+            server = Server(handler, **options)
+        else:
+            context: ssl.SSLContext = ssl_context(cfg)
+            context.set_alpn_protocols(["http/1.1"])  # nothing else is spoken here, whatever `http_protocols` says
+            server = https.Server(handler, context=context, **options)
+        return server.on("refused", self._refused)
+
+    def _refused(self, error: Exception, socket: Socket) -> None:
+        """A client broke HTTP, and was told so: gunicorn's words. Those that were only slow are not worth a line."""
+        if not isinstance(error, PeerTimeoutError):
+            self.log.warning("Invalid request from ip=%s: %s", socket.remote_address or "", error)
 
     def _handle(self, gateway: Gateway, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler of all servers."""
@@ -252,6 +240,8 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         message: IncomingMessage = environ["greenhttp.request"]
         environ["RAW_URI"] = message.url
         self._running[message] = environ
+        if self._mount:
+            self._enter_mount(environ)
         self.cfg.pre_request(self, _Request(message))
         scheme = self._scheme(environ)
         if scheme is None:
@@ -260,6 +250,17 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         environ["wsgi.url_scheme"] = scheme
         answer: Iterable[bytes] = self.wsgi(environ, start_response)
         return answer
+
+    def _enter_mount(self, environ: Environ) -> None:
+        """The application lives below `SCRIPT_NAME` of the process's environment, and the proxy has left that on.
+
+        Raises:
+            LookupError: the path is elsewhere.
+        """
+        mount, path = self._mount, environ["PATH_INFO"]
+        if path != mount and not path.startswith(mount + "/"):
+            raise LookupError(f"the path {path!r} is not below SCRIPT_NAME, {mount!r}")
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = mount, path[len(mount) :]
 
     def _scheme(self, environ: Environ) -> str | None:
         """`wsgi.url_scheme`, which a proxy that is trusted may tell; None if it tells both."""

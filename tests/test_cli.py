@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from .tls import client_context, identity
+from .visitors import visiting
 
 LIMIT = 15.0  # seconds for a process to start or to end
 
@@ -155,6 +156,17 @@ def test_at_a_signal_what_runs_is_finished_and_the_status_is_0(start: Any, ask: 
     process.send_signal(number)
 
     assert response.read() == b"done"
+    assert process.wait(LIMIT) == 0
+
+
+def test_at_a_signal_under_load_no_request_is_lost(start: Any) -> None:
+    process = start("app:handle", "--bind", "127.0.0.1:0")
+
+    with visiting(port_of(process)) as visitors:
+        process.terminate()
+        visitors.all_are_refused()
+
+    assert visitors.failures == []
     assert process.wait(LIMIT) == 0
 
 

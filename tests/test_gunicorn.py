@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from .test_peers import needs
 from .tls import client_context, identity
+from .visitors import descriptors, visiting
 
 LIMIT = 15.0  # seconds for a process to start or to end
 QUICK = 3.0  # seconds for an end that waits for nobody; it takes some tenths
@@ -28,6 +30,15 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/slow":
         return slow(start_response)
+    if path == "/big":
+        start_response("200 OK", [])
+        return (b"x" * 1_000_000 for _ in range(50))
+    if path == "/length":
+        start_response("200 OK", [])
+        return [str(len(environ["wsgi.input"].read())).encode()]
+    if path == "/where":
+        start_response("200 OK", [])
+        return [f"{environ['SCRIPT_NAME']} {path} {environ['RAW_URI']}".encode()]
     if path == "/forever":
         time.sleep(1000)
     if path == "/block":
@@ -46,6 +57,27 @@ def pre_request(worker, req):
 def post_request(worker, req, environ, resp):
     worker.log.info("after %s: %s", environ["RAW_URI"], resp.status)
 """
+READY = """
+def post_worker_init(worker):
+    worker.log.info("ready")
+"""
+#: For a stop that takes no connection for idle.
+PATIENCE = """
+import greenhttp.server
+greenhttp.server.IDLE_AFTER = 60.0
+"""
+#: A server that waits 0.1 seconds for a byte, unless it is told otherwise.
+IMPATIENCE = """
+from greenhttp.server import Server
+Server.__init__.__kwdefaults__["timeout"] = 0.1
+"""
+#: Nothing is patient with clients.
+STRICT = """
+from greenhttp import gunicorn, rate
+rate.GRACE = 0.1
+class Worker(gunicorn.Worker):
+    server_options = {"min_data_rate": 1e12, "headers_timeout": 0.2}
+"""
 
 
 class Gunicorn(subprocess.Popen[bytes]):
@@ -56,6 +88,10 @@ class Gunicorn(subprocess.Popen[bytes]):
     def logged(self, pattern: str) -> re.Match[str]:
         """Wait for a line in the log."""
         return logged(self.log, pattern)
+
+    def count(self, text: str, number: int) -> None:
+        """Wait until `text` stands in the log `number` times."""
+        self.logged(rf"(?s)({text}.*){{{number}}}")
 
     @property
     def port(self) -> int:
@@ -77,8 +113,16 @@ def logged(path: Path, pattern: str) -> re.Match[str]:
 def start(tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
     """Start gunicorn in a folder with `app.py`; whatever runs afterwards is killed, workers too."""
     pytest.importorskip("gunicorn", reason="gunicorn is not installed: the worker is NOT tested")
-    (tmp_path / "app.py").write_text(APP)
-    (tmp_path / "hooks.py").write_text(HOOKS)
+    files = {
+        "app": APP,
+        "hooks": HOOKS,
+        "impatient": IMPATIENCE,
+        "patient": PATIENCE,
+        "ready": READY,
+        "strict": STRICT,
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
     for name, pem in identity().items():
         (tmp_path / f"{name}.pem").write_bytes(pem)
     running: list[Gunicorn] = []
@@ -193,33 +237,57 @@ def test_an_application_that_is_missing_is_told_as_gunicorn_tells_it(start: Any)
     assert process.logged("Failed to find attribute 'missing' in 'app'")
 
 
-def test_hup_loads_the_application_anew_and_no_request_of_a_kept_connection_fails(
-    start: Any, client: Any, tmp_path: Path
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("options", [(), ("--certfile", "cert.pem", "--keyfile", "key.pem")], ids=["plain", "tls"])
+def test_hup_again_and_again_loads_the_application_anew_and_loses_no_request(
+    start: Any, tmp_path: Path, workers: int, options: tuple[str, ...]
 ) -> None:
-    """Only an idle connection may be closed under a request; its client asks again, as RFC 9112 section 9.3.1 says."""
+    process = start("--keep-alive", "60", "--config", "ready.py", "-w", str(workers), *options)
+
+    with visiting(process.port, context=client_context() if options else None) as visitors:
+        for reloads, word in enumerate(("two", "three", "four")):
+            process.count("ready", workers * (reloads + 1))  # one that was just forked may miss the signal
+            (tmp_path / "app.py").write_text(APP.replace("one", word))
+            process.send_signal(signal.SIGHUP)
+            visitors.all_hear(word)
+
+    assert visitors.failures == []
+    assert not any(visitor.refused for visitor in visitors)
+
+
+@needs("wrk")
+def test_hup_again_and_again_under_wrk_costs_no_request(start: Any) -> None:
+    process = start("--keep-alive", "60", "--config", "ready.py", "-w", "2")
+    process.count("ready", 2)
+    wrk = subprocess.Popen(
+        ["wrk", "-t1", "-c32", "-d4s", f"http://127.0.0.1:{process.port}/"], stdout=subprocess.PIPE, text=True
+    )
+
+    for reloads in (1, 2, 3):
+        process.send_signal(signal.SIGHUP)
+        process.count("ready", 2 + 2 * reloads)
+        process.count("Worker exiting", 2 * reloads)
+
+    printed = wrk.communicate(timeout=LIMIT)[0]
+    assert "Requests/sec" in printed
+    assert "Socket errors" not in printed
+    assert "Non-2xx" not in printed
+
+
+def test_max_requests_under_load_loses_no_request(start: Any) -> None:
+    process = start("--keep-alive", "60", "-w", "2", "--max-requests", "300")
+
+    with visiting(process.port) as visitors:
+        process.count("Worker exiting", 4)
+
+    assert visitors.failures == []
+    assert not any(visitor.refused for visitor in visitors)
+
+
+@descriptors(1200)
+def test_a_stop_does_not_wait_for_a_thousand_idle_connections(start: Any, client: Any) -> None:
     process = start("--keep-alive", "60")
-    connection = client(process.port)
-    assert get(connection)[2] == "one"
-    (tmp_path / "app.py").write_text(APP.replace("one", "other"))
-
-    process.send_signal(signal.SIGHUP)
-
-    end = time.monotonic() + LIMIT
-    seen: list[str] = []
-    while seen[-20:] != ["other"] * 20:
-        assert time.monotonic() < end, seen[-1]
-        kept = connection.sock is not None
-        try:
-            seen.append(get(connection)[2])
-        except ConnectionError:
-            assert kept
-            connection.close()
-    assert {*seen} == {"one", "other"}
-
-
-def test_a_stop_does_not_wait_for_idle_connections(start: Any, client: Any) -> None:
-    process = start("--keep-alive", "60")
-    idle = [client(process.port) for _ in range(200)]
+    idle = [client(process.port) for _ in range(1000)]
     for connection in idle:
         get(connection)
     assert all(connection.sock for connection in idle)
@@ -245,26 +313,40 @@ def test_sigterm_lets_a_running_request_finish(start: Any, client: Any) -> None:
     assert "SIGKILL" not in process.log.read_text()
 
 
-@pytest.mark.parametrize("options", [(), ("--certfile", "cert.pem", "--keyfile", "key.pem")])
-def test_a_new_connection_whose_request_comes_during_the_stop_is_served(start: Any, options: tuple[str, ...]) -> None:
-    process = start("--keep-alive", "60", *options)
+@pytest.mark.parametrize("options", [(), ("--certfile", "cert.pem", "--keyfile", "key.pem")], ids=["plain", "tls"])
+def test_a_request_that_comes_during_the_stop_is_answered(start: Any, options: tuple[str, ...]) -> None:
+    """The first of a new connection, which may be in its handshake, and the next of one that was used."""
+    process = start("--keep-alive", "60", "--config", "patient.py", *options)
     new = socket.create_connection(("127.0.0.1", process.port), LIMIT)
-    idle = socket.create_connection(("127.0.0.1", process.port), LIMIT)
+    used = socket.create_connection(("127.0.0.1", process.port), LIMIT)
     if options:
-        idle = client_context().wrap_socket(idle, server_hostname="127.0.0.1")
-    ask(idle)  # whoever came before it was accepted
+        used = client_context().wrap_socket(used, server_hostname="127.0.0.1")
+    assert b"\r\nConnection: keep-alive\r\n" in ask(used)
 
     process.terminate()
-
-    assert idle.recv(1) == b""  # the stop has begun
+    until_refused(process.port)
     if options:
         new = client_context().wrap_socket(new, server_hostname="127.0.0.1")
-    answer = ask(new)
-    assert b"\r\nConnection: close\r\n" in answer
-    assert answer.endswith(b" one")
+
+    for sock in (new, used):
+        answer = ask(sock)
+        assert b"\r\nConnection: close\r\n" in answer
+        assert answer.endswith(b" one")
+        sock.close()
     assert process.wait(LIMIT) == 0
-    idle.close()
-    new.close()
+
+
+def until_refused(port: int) -> None:
+    """Wait until nobody listens."""
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), LIMIT).close()
+        except ConnectionRefusedError:
+            return
+        except ConnectionResetError:  # at the very moment
+            continue
+    raise AssertionError(f"somebody still listens at {port}")
 
 
 def ask(sock: socket.socket) -> bytes:
@@ -347,3 +429,82 @@ def test_a_worker_leaves_when_its_arbiter_has_died(start: Any, client: Any) -> N
 
     assert process.logged(f"worker {pid} stops")
     assert process.logged(rf"Worker exiting \(pid: {pid}\)")
+
+
+def test_a_request_that_is_refused_is_told_as_gunicorn_tells_it_and_answered_as_the_server_does(start: Any) -> None:
+    process = start()
+
+    with socket.create_connection(("127.0.0.1", process.port), LIMIT) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        answer = b"".join(iter(lambda: sock.recv(4096), b""))
+
+    assert answer == b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+    assert process.logged(r"\[WARNING\] Invalid request from ip=127\.0\.0\.1: Parse Error: .*Host")
+
+
+def test_an_application_may_be_silent_for_as_long_as_it_likes(start: Any, client: Any) -> None:
+    process = start("--config", "impatient.py")
+
+    assert get(client(process.port), "/slow") == ["begun", "done"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET / HT", b"", b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"],
+    ids=["head", "nothing", "body"],
+)
+def test_a_client_that_stops_sending_is_cut(start: Any, sent: bytes) -> None:
+    process = start("-k", "strict.Worker")
+    with socket.create_connection(("127.0.0.1", process.port), LIMIT) as sock:
+        sock.sendall(sent)
+
+        answer = b"".join(iter(lambda: sock.recv(4096), b""))
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    assert "Invalid request" not in process.log.read_text()  # it was slow, no more
+
+
+def test_a_client_that_stops_reading_is_cut(start: Any, tmp_path: Path) -> None:
+    process = start("-k", "strict.Worker", "--access-logfile", "access")
+    with socket.create_connection(("127.0.0.1", process.port), LIMIT) as sock:
+        sock.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+
+        assert logged(tmp_path / "access", "GET /big")  # the application has come to its end, without a reader
+
+        received = 0
+        try:
+            while piece := sock.recv(1_000_000):
+                received += len(piece)
+        except ConnectionResetError:
+            pass
+        assert received < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("/a%2Fb/where?x", "/a/b /where /a%2Fb/where?x"), ("/a/b/where", "/a/b /where /a/b/where")],
+)
+def test_script_name_of_the_environment_is_where_the_application_is_mounted(
+    start: Any, client: Any, path: str, told: str
+) -> None:
+    process = start("--env", "SCRIPT_NAME=/a/b")
+
+    assert " ".join(get(client(process.port), path)) == told
+
+
+@pytest.mark.parametrize("path", ["/elsewhere", "/a/bc", "/"])
+def test_a_path_that_is_not_below_script_name_gets_500(start: Any, client: Any, path: str) -> None:
+    process = start("--env", "SCRIPT_NAME=/a/b")
+    connection = client(process.port)
+    connection.request("GET", path)
+
+    assert connection.getresponse().status == 500
+    assert process.logged(f"the path '{path}' is not below SCRIPT_NAME, '/a/b'")
+
+
+def test_the_mount_itself_has_an_empty_path(start: Any, client: Any) -> None:
+    process = start("--env", "SCRIPT_NAME=/a/b/")
+
+    assert get(client(process.port), "/a/b")[2] == "one"

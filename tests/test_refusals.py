@@ -163,6 +163,29 @@ def test_client_error_with_a_listener_then_the_server_writes_nothing_itself(serv
     assert error.code.startswith("HPE_")
 
 
+def test_given_a_listener_of_refused_then_the_server_answers_by_itself_and_tells(serve, connect):
+    heard = Heard()
+    server = serve()
+    heard.listen(server, "refused")
+
+    assert connect(server).send(b"GET / HTTP/1.1\r\n\r\n").read_all() == BAD_REQUEST
+
+    error, socket = heard.wait_for("refused")
+    assert (error.status_hint, error.code) == (400, "HPE_INVALID_HOST")
+    assert socket.remote_address == "127.0.0.1"
+
+
+def test_given_a_listener_of_client_error_too_then_refused_is_not_told(serve, connect):
+    heard = Heard()
+    server = serve()
+    heard.listen(server, "refused", "client_error")
+    server.on("client_error", lambda error, socket: socket.end("HTTP/1.1 418 Mine\r\n\r\n"))
+
+    assert connect(server).send(b"GET / HTTP/1.1\r\n\r\n").read_all() == b"HTTP/1.1 418 Mine\r\n\r\n"
+
+    assert heard.names == ["client_error"]
+
+
 @pytest.mark.parametrize(
     ("raw", "code"),
     [
