@@ -497,6 +497,8 @@ class ServerConnection:
         inflow.chunks.clear()
         inflow.size = 0
         self._close_request(request)
+        if self._rate is not None:  # now it is the client again that we wait for
+            self._rate.resume(time.monotonic(), self.socket.bytes_read)
         if self._drain_left < 0:
             self._front = None
             self._leave()
@@ -664,6 +666,8 @@ class ServerConnection:
         self._phase = LEAVING
         self._abort_exchanges(aborted_error())
         socket = self.socket
+        if socket.queued and not socket.timeout:  # or a client that takes nothing would keep it for ever
+            socket.set_timeout(self.server.idle_timeout)
         socket.when_sent(lambda _: self._forget())  # until then the server waits for it in `close()`
         if self._peer_ended:
             socket.owner = None

@@ -9,6 +9,7 @@ import pytest
 from gevent.event import Event
 
 from greenhttp import rate
+from greenhttp.streams import HIGH_WATER_MARK
 
 from .support import Heard, bounded, eventually, get
 
@@ -283,6 +284,32 @@ def test_a_response_read_slower_than_min_data_rate_is_cut_and_told_to_the_handle
 
     assert cut.wait(5)
     client.close()
+
+
+def test_without_a_timeout_a_client_that_does_not_take_a_last_answer_is_cut_as_an_idle_one(serve, connect):
+    def handler(req, res):
+        res.set_header("Connection", "close")
+        res.end(b"x" * 20_000_000)
+
+    server = serve(handler, timeout=0, keep_alive_timeout=0.05)
+    connect(server, receive_buffer=4096).send(get()).read_head()
+
+    eventually(lambda: not server._connections, "the cut")
+
+
+def test_the_rest_of_a_body_that_was_left_is_timed_though_we_were_behind_before(serve, connect, monkeypatch):
+    monkeypatch.setattr(rate, "GRACE", 0.05)
+
+    def handler(req, res):
+        eventually(lambda: req.inflow.size >= HIGH_WATER_MARK)
+        req.read(HIGH_WATER_MARK - 1000)
+        res.end("enough")
+
+    client = connect(serve(handler, timeout=0, min_data_rate=1e9))
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 70_000)
+
+    assert client.read_response().body == b"enough"
+    assert client.closed()
 
 
 def test_a_response_read_faster_than_min_data_rate_is_not_cut(serve, connect, monkeypatch):
