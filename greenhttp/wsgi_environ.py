@@ -32,6 +32,9 @@ Environ = dict[str, Any]
 
 SERVER_SOFTWARE = f"gevent/{gevent.__version__} greenhttp/{__version__} Python/{platform.python_version()}"
 _KNOWN_SIZE = 2048  # bytes of fields that are remembered; longer ones are rarely the same twice
+# The framing tells CONTENT_LENGTH, once. HTTP_PROXY has a meaning as a variable of the process, for programs that an
+# application may run, and no client may set that (httpoxy; RFC 3875 section 4.1.18 lets us leave it out).
+_LEFT_OUT = frozenset(("CONTENT_LENGTH", "PROXY"))
 _COOKIES = frozenset(("HTTP_COOKIE", "HTTP_COOKIE2"))  # their lines are joined as RFC 6265 and RFC 2965 write them
 _WILDCARDS = frozenset(("", "0.0.0.0", "::"))
 _ABSOLUTE_FORM = re.compile(r"[^:/?#]+://([^/?#]*)(.*)")  # RFC 9112 section 3.2.2
@@ -217,7 +220,7 @@ def _fields(head: bytes) -> Environ:
         value = fields[index + 1].decode("latin-1")
         if key == "CONTENT_TYPE":
             environ.setdefault(key, value)
-        elif key != "CONTENT_LENGTH":  # said by the framing, once
+        elif key not in _LEFT_OUT:
             key = f"HTTP_{key}"
             known = environ.get(key)
             if known is not None:

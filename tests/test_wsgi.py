@@ -232,6 +232,13 @@ def test_a_header_with_an_underscore_is_dropped(ask_app):
     assert environ["HTTP_X_REAL"] == "1"
 
 
+def test_the_header_proxy_does_not_become_the_variable_http_proxy(ask_app):
+    environ = environ_of(ask_app, get(headers="Proxy: http://evil.test\r\nProxy-Other: kept\r\n"))
+
+    assert "HTTP_PROXY" not in environ
+    assert environ["HTTP_PROXY_OTHER"] == "kept"
+
+
 def test_repeated_headers_are_joined_and_cookies_with_a_semicolon(ask_app):
     environ = environ_of(ask_app, get(headers="Cookie: a=1\r\nX-A: 1\r\nCookie: b=2\r\nX-A: 2\r\nCookie: c=3\r\n"))
     older = environ_of(ask_app, get(headers="Cookie2: a\r\nCookie2: b\r\n"))
