@@ -275,16 +275,25 @@ class Gateway:
     def handle_and_log(self, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler, with a line in the log when the application is done."""
         begin = time.time()
-        when = datetime.now().isoformat(" ", "seconds")
         try:
             self.handle(request, response)
         finally:
+            now = time.time()
+            head = request.head
+            framing = head.framing
             peer = request.socket.remote_address or "-"
-            target = request.url.encode("ascii", "backslashreplace").decode().replace('"', "%22")
-            line = f"{request.method} {target} HTTP/{request.http_version}"
-            took = time.time() - begin
-            size = response.body_size or "-"
-            self.log.write(f'{peer} - - [{when}] "{line}" {response.status_code} {size} {took:.6f}\n')
+            target = head.target.decode("ascii", "backslashreplace").replace('"', "%22")
+            size = response._written or "-"
+            self.log.write(
+                f'{peer} - - [{_when(int(now))}] "{framing.method} {target} HTTP/{framing.version}" '
+                f"{response._status} {size} {now - begin:.6f}\n"
+            )
+
+
+@lru_cache(maxsize=2)
+def _when(second: int) -> str:
+    """That second of `time.time()`, in local time."""
+    return datetime.fromtimestamp(second).isoformat(" ")
 
 
 def gateway(
