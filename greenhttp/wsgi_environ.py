@@ -26,7 +26,17 @@ from .framing import split_fields
 from .incoming import IncomingMessage
 from .streams import HIGH_WATER_MARK
 
-__all__ = ["SERVER_SOFTWARE", "Closed", "Connection", "Environ", "Input", "request_environ", "server_environ"]
+__all__ = [
+    "BASE_ENVIRON",
+    "SERVER_SOFTWARE",
+    "Closed",
+    "Connection",
+    "Environ",
+    "Input",
+    "request_environ",
+    "server_environ",
+    "server_name",
+]
 
 Environ = dict[str, Any]
 
@@ -37,6 +47,17 @@ _KNOWN_SIZE = 2048  # bytes of fields that are remembered; longer ones are rarel
 _LEFT_OUT = frozenset(("CONTENT_LENGTH", "PROXY"))
 _COOKIES = frozenset(("HTTP_COOKIE", "HTTP_COOKIE2"))  # their lines are joined as RFC 6265 and RFC 2965 write them
 _WILDCARDS = frozenset(("", "0.0.0.0", "::"))
+BASE_ENVIRON: Environ = {  # what is the same on all servers
+    "GATEWAY_INTERFACE": "CGI/1.1",
+    "SCRIPT_NAME": "",
+    "SERVER_SOFTWARE": SERVER_SOFTWARE,
+    "wsgi.version": (1, 0),
+    "wsgi.multithread": True,  # greenlets take turns within the application, as threads do
+    "wsgi.multiprocess": False,
+    "wsgi.run_once": False,
+    "wsgi.file_wrapper": FileWrapper,
+    "wsgi.input_terminated": True,
+}
 _ABSOLUTE_FORM = re.compile(r"[^:/?#]+://([^/?#]*)(.*)")  # RFC 9112 section 3.2.2
 
 
@@ -153,26 +174,22 @@ def server_environ(address: Any, errors: Any, extra: Mapping[str, Any], *, secur
         extra: entries of the user, that win.
         secure: whether it speaks TLS.
     """
-    if isinstance(address, tuple):
-        name, port = stdlib_socket.gethostname() if address[0] in _WILDCARDS else address[0], str(address[1])
-    else:  # neither may be empty (PEP 3333)
-        name, port = "localhost", "443" if secure else "80"
+    name, port = server_name(address, secure=secure)
     return {
-        "GATEWAY_INTERFACE": "CGI/1.1",
-        "SCRIPT_NAME": "",
+        **BASE_ENVIRON,
         "SERVER_NAME": name,
         "SERVER_PORT": port,
-        "SERVER_SOFTWARE": SERVER_SOFTWARE,
-        "wsgi.version": (1, 0),
         "wsgi.url_scheme": "https" if secure else "http",
         "wsgi.errors": errors,
-        "wsgi.multithread": True,  # greenlets take turns within the application, as threads do
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-        "wsgi.file_wrapper": FileWrapper,
-        "wsgi.input_terminated": True,
         **extra,
     }
+
+
+def server_name(address: Any, *, secure: bool) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT; neither may be empty (PEP 3333), not even on a Unix socket."""
+    if not isinstance(address, tuple):
+        return "localhost", "443" if secure else "80"
+    return stdlib_socket.gethostname() if address[0] in _WILDCARDS else address[0], str(address[1])
 
 
 def request_environ(base: Environ, request: IncomingMessage) -> Environ:

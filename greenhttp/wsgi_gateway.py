@@ -30,14 +30,19 @@ from .headers import field_line, validate_header_value
 from .incoming import IncomingMessage
 from .outgoing import BODY, CLOSED, ENDED, LARGE, content_length
 from .response import ServerResponse
+from .server import TIMEOUT
 from .streams import HIGH_WATER_MARK
 from .wsgi_environ import Environ, request_environ, server_environ
 
-__all__ = ["Application", "Gateway", "gateway", "is_application"]
+__all__ = ["WSGI_OPTIONS", "Application", "Gateway", "gateway", "is_application"]
 
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 _FRAMEWORKS = frozenset(("bottle", "django", "falcon", "flask", "pyramid"))
 Handler = Callable[[IncomingMessage, ServerResponse], None]
+
+#: Options of a server whose handler is a gateway. An application may be silent for as long as it works, so only the
+#: waiting for a client is limited. Precedent: pywsgi cuts no request; `keep_alive_timeout` is the server's `timeout`.
+WSGI_OPTIONS: Mapping[str, Any] = {"ignore_upgrade": True, "timeout": 0, "keep_alive_timeout": TIMEOUT}
 
 _length = lru_cache(maxsize=512)(content_length)
 
@@ -225,7 +230,7 @@ class Gateway:
         log: a text stream for a line about each request; None: no lines.
     """
 
-    __slots__ = ("_base", "_listener", "application", "environ", "errors", "log")
+    __slots__ = ("application", "base", "environ", "errors", "listener", "log")
 
     def __init__(
         self, application: Application, *, environ: Mapping[str, Any] | None = None, errors: Any = None, log: Any = None
@@ -234,21 +239,22 @@ class Gateway:
         self.environ = dict(environ or ())
         self.errors = errors
         self.log = log
-        self._listener: object = None  # whose template this is:
-        self._base: Environ = {}
+        #: What each environ begins as; made at the first request of
+        self.base: Environ = {}
+        self.listener: object = None
 
     def handle(self, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler."""
         server = request._source.server  # type: ignore[attr-defined]  # a request's source is a server's connection
-        if server._listener is not self._listener:
+        if server._listener is not self.listener:
             address = server.address() or request.socket.local_address
-            self._base = server_environ(
+            self.base = server_environ(
                 address, self.errors or sys.stderr, self.environ, secure=request.socket.encrypted
             )
-            self._listener = server._listener
+            self.listener = server._listener
         answer = _Answer(response)
         try:
-            result = self.application(request_environ(self._base, request), answer.start_response)
+            result = self.application(request_environ(self.base, request), answer.start_response)
             if type(result) is list and len(result) == 1:
                 answer.finish(result[0])
                 return
@@ -266,7 +272,7 @@ class Gateway:
         if (request.aborted or response.destroyed) and isinstance(error, (HTTPError, StopIteration)):
             # the client has gone, or the application has taken the connection, which some tell by StopIteration
             return
-        self._base["wsgi.errors"].write(f"{request.method} {request.url} failed\n{traceback.format_exc()}")
+        self.base["wsgi.errors"].write(f"{request.method} {request.url} failed\n{traceback.format_exc()}")
         if isinstance(error, BodyLengthError) and response._stage is BODY and response._written == response._announced:
             response.end()  # what the client was promised it has
         else:
