@@ -9,13 +9,14 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import pytest
 from gevent.event import Event
-from gevent.pool import Pool
+from gevent.pool import Group, Pool
 
+from greenhttp import rate
 from greenhttp.wsgi import WSGIServer
 
 from .support import LIMIT, OK, TEXT, App, Heard, RawClient, Response, answer_of, body_app, bounded, eventually, get
@@ -113,6 +114,24 @@ def test_the_socket_of_a_server_is_its_until_it_stops(wsgi_server):
             RawClient(server.address).close()
 
 
+def test_after_a_bound_socket_a_restart_binds_its_address(wsgi_server):
+    bound = WSGIServer.get_listener(("127.0.0.1", 0))
+    server = WSGIServer(bound, body_app(b"ok"), log=None)
+    address = bound.getsockname()
+    assert (server.started, server.closed, server.socket) == (False, False, bound)
+    for _ in range(2):
+        server.start()
+        assert answer_of(address).body == b"ok"
+        server.stop()
+        assert server.closed
+
+
+def test_a_tls_socket_cannot_be_the_listener():
+    bound = socket.create_server(("127.0.0.1", 0))
+    with server_context().wrap_socket(bound, server_side=True) as wrapped, pytest.raises(TypeError, match="plain"):
+        WSGIServer(wrapped, body_app(b""))
+
+
 def test_a_bound_socket_has_its_backlog():
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -139,7 +158,7 @@ def test_a_subclass_may_have_the_application_as_an_attribute_or_a_method():
             assert answer_of(server.address).body == body
 
 
-@pytest.mark.parametrize("listener", ["nonsense", "host:port", ":99999", ""])
+@pytest.mark.parametrize("listener", ["nonsense", "host:port", ":99999", "", ("127.0.0.1", 70000), 70000])
 def test_a_listener_that_is_none_is_a_value_error(listener):
     with pytest.raises(ValueError, match="cannot listen"):
         WSGIServer(listener, body_app(b""))
@@ -243,6 +262,34 @@ def test_stop_kills_what_a_pool_still_runs(wsgi_server):
         heard.wait_for("killed")
 
 
+@pytest.mark.parametrize("spawn", ["default", 5, Group()], ids=["default", "number", "group"])
+def test_a_request_that_stops_the_server_is_answered(wsgi_server, spawn):
+    """Given a server that serves for ever, when a request stops it, then the answer comes, and then the end."""
+
+    def app(environ, start_response):
+        server.stop()
+        start_response(OK, [])
+        return [b"stopped"]
+
+    server = wsgi_server(app, spawn=spawn)
+    serving = gevent.spawn(server.serve_forever)
+
+    assert answer_of(server.address).body == b"stopped"
+    with bounded("the end of serve_forever"):
+        serving.get()
+
+
+def test_stop_may_be_called_in_the_hub_where_signal_handlers_may_run(wsgi_server):
+    server = wsgi_server(body_app(b"ok"))
+    serving = gevent.spawn(server.serve_forever)
+
+    gevent.get_hub().loop.run_callback(server.stop)
+
+    with bounded("the end of serve_forever"):
+        serving.get()
+    assert server.closed
+
+
 @pytest.mark.parametrize("spawn", [gevent.spawn, gevent.spawn_raw])
 def test_gevents_own_spawns_mean_no_limit(wsgi_server, spawn):
     assert wsgi_server(body_app(b"ok"), spawn=spawn).pool is None
@@ -258,6 +305,111 @@ def test_options_of_the_http_server_may_be_given(wsgi_server):
     server = wsgi_server(body_app(b"ok"), timeout=7, max_header_size=1000)
 
     assert (server.server.timeout, server.server.max_header_size) == (7, 1000)
+
+
+OVERRIDES = {
+    "handle": lambda self, sock, address: None,
+    "handler_class": object,
+    "init_socket": lambda self: None,
+    "get_listener": classmethod(lambda *_: None),
+    "wrap_socket_and_handle": lambda self, sock, address: None,
+    "environ_class": dict,
+    "reuse_addr": False,
+    "full": lambda self: False,
+    "min_delay": 1,
+}
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_what_a_subclass_overrides_in_vain_is_a_type_error(name):
+    kind = type("Mine", (WSGIServer,), {name: OVERRIDES[name]})
+
+    with pytest.raises(TypeError, match=f"Mine: .*{name}.* no effect"):
+        kind(("127.0.0.1", 0), body_app(b""))
+
+
+@pytest.mark.parametrize("name", ["handle", "handler_class", "environ_class"])
+def test_what_is_set_in_vain_is_a_type_error(name):
+    server = WSGIServer(("127.0.0.1", 0), body_app(b""))
+
+    with pytest.raises(TypeError, match=f"{name} has no effect"):
+        setattr(server, name, OVERRIDES[name])
+
+
+# --- how long ---
+
+
+def test_only_the_waiting_for_a_client_is_limited_unless_a_timeout_is_given(wsgi_server):
+    def limits(**options):
+        server = wsgi_server(body_app(b"ok"), **options).server
+        return server.timeout, server.keep_alive_timeout, server.headers_timeout, server.min_data_rate
+
+    assert limits() == (0, 120, 60, 240)
+    assert limits(keep_alive_timeout=5) == (0, 5, 60, 240)
+    assert limits(timeout=7) == (7, None, 60, 240)
+    assert limits(timeout=7, keep_alive_timeout=5) == (7, 5, 60, 240)
+
+
+def test_an_application_that_is_silent_is_cut_by_a_timeout_only(wsgi_server):
+    """Given two silent applications, when the server of one has a short timeout, then only that one is cut."""
+    go = Event()
+
+    def app(environ, start_response):
+        go.wait()
+        start_response(OK, [])
+        return [b"at last"]
+
+    with (
+        RawClient(wsgi_server(app).address) as patient,
+        RawClient(wsgi_server(app, timeout=0.05).address) as cut,
+    ):
+        patient.send(get())
+        cut.send(get())
+        assert cut.closed()
+        go.set()
+        assert patient.read_response().body == b"at last"
+
+
+def test_an_idle_connection_ends(wsgi_server):
+    with RawClient(wsgi_server(body_app(b"ok"), keep_alive_timeout=0.05).address) as idle:
+        assert idle.send(get()).read_response().body == b"ok"
+        assert idle.closed()
+
+
+def test_a_connection_that_sends_nothing_ends(wsgi_server):
+    with RawClient(wsgi_server(body_app(b"ok"), headers_timeout=0.05).address) as mute:
+        assert mute.read_response().status == 408
+        assert mute.closed()
+
+
+def test_a_client_that_stops_in_its_body_is_cut(wsgi_server, monkeypatch):
+    monkeypatch.setattr(rate, "GRACE", 0.05)
+
+    def app(environ, start_response):
+        return [environ["wsgi.input"].read()]
+
+    with RawClient(wsgi_server(app, error_log=None).address) as stopped:
+        stopped.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        assert stopped.read_response().status == 408
+
+
+@pytest.mark.parametrize("headers", ["", "Connection: close\r\n"], ids=["kept", "last"])
+def test_a_client_that_stops_taking_its_answer_is_cut(wsgi_server, monkeypatch, headers):
+    monkeypatch.setattr(rate, "GRACE", 0.05)
+    heard = Heard()
+
+    def app(environ, start_response):
+        environ["greenhttp.request"].on("close", lambda: heard.note("cut"))
+        start_response(OK, [])
+        return (b"x" * 1_000_000 for _ in range(100))
+
+    server = wsgi_server(app, min_data_rate=1e12)
+    with RawClient(server.address, receive_buffer=4096) as stopped:
+        stopped.send(get(headers=headers))
+        heard.wait_for("cut")
+
+
+# --- logs, environ and application ---
 
 
 def test_the_log_has_the_format_of_pywsgi(wsgi_server):
@@ -342,12 +494,125 @@ def test_environ_and_application_may_be_changed(wsgi_server):
     assert seen == [(1, 2)]
 
 
+def test_the_log_may_be_changed_while_the_server_runs(wsgi_server):
+    server = wsgi_server(body_app(b"ok"))
+    server.log.write("goes nowhere")
+    log = io.StringIO()
+    for given in (log, None):
+        server.log = given
+        answer_of(server.address)
+
+    assert log.getvalue().count("GET / HTTP/1.1") == 1
+
+
+@pytest.fixture
+def seen() -> list[dict[str, Any]]:
+    """The environs that `seeing_app` got."""
+    return []
+
+
+@pytest.fixture
+def seeing_app(seen: list[dict[str, Any]]) -> App:
+    """An application that keeps each environ."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(environ)
+        start_response(OK, [])
+        return [b"ok"]
+
+    return app
+
+
+def test_the_environ_of_a_server_is_what_each_request_begins_with(wsgi_server, seeing_app, seen):
+    server = wsgi_server(seeing_app, environ={"SCRIPT_NAME": "/app", "mine": 1})
+    for change in (dict, lambda: server.environ.update(mine=2), lambda: server.set_environ({"mine": 3})):
+        change()
+        answer_of(server.address, get("/app/path", headers="Connection: close\r\n"))
+
+    assert [environ["mine"] for environ in seen] == [1, 2, 3]
+    assert [environ["SCRIPT_NAME"] for environ in seen] == ["/app", "/app", ""]
+    assert seen[0]["PATH_INFO"] == "/app/path"  # as pywsgi has it: nothing is stripped
+    assert server.environ["wsgi.url_scheme"] == "http"
+    assert "PATH_INFO" not in server.environ
+
+
+def test_a_subclass_may_override_what_makes_the_environ(wsgi_server, seeing_app, seen):
+    class Mine(WSGIServer):
+        base_env: ClassVar = {**WSGIServer.base_env, "base": "mine"}
+
+        def set_environ(self, environ=None):
+            super().set_environ(environ)
+            self.environ["set"] = "mine"
+
+        def update_environ(self):
+            self.environ["SERVER_NAME"] = f"at {self.server_port}"
+            super().update_environ()
+
+        def get_environ(self):
+            environ = super().get_environ()
+            environ["get"] = f"mine {len(seen)}"
+            return environ
+
+    with Mine(("127.0.0.1", 0), seeing_app, log=None) as server:
+        server.start()
+        answers = [answer_of(server.address).body for _ in range(2)]
+
+    assert answers == [b"ok", b"ok"]
+    assert [environ["get"] for environ in seen] == ["mine 0", "mine 1"]
+    for environ in seen:
+        assert (environ["base"], environ["set"]) == ("mine", "mine")
+        assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == (f"at {server.server_port}", str(server.server_port))
+    assert "get" not in server.environ
+
+
+def test_a_subclass_may_have_entries_of_the_environ_as_an_attribute(wsgi_server, seeing_app, seen):
+    class Mine(WSGIServer):
+        environ: ClassVar = {"mine": "class"}
+
+    with Mine(("127.0.0.1", 0), seeing_app, log=None) as server:
+        server.start()
+        answer_of(server.address)
+
+    assert (seen[0]["mine"], seen[0]["wsgi.url_scheme"]) == ("class", "http")
+    assert Mine.environ == {"mine": "class"}
+
+
+@pytest.mark.parametrize(("environ", "most"), [({}, 100), ({"wsgi.multiprocess": True}, 1)])
+def test_one_of_several_processes_accepts_one_connection_at_a_time(wsgi_server, environ, most):
+    server = wsgi_server(body_app(b"ok"), environ=environ)
+
+    assert server.max_accept == server.server._acceptor.max_accept == most
+
+
+def test_the_application_of_a_subclass_may_be_replaced_while_it_runs():
+    class Mine(WSGIServer):
+        application = staticmethod(body_app(b"old"))
+
+    with Mine(("127.0.0.1", 0), log=None) as server:
+        server.start()
+        assert answer_of(server.address).body == b"old"
+        server.application = body_app(b"new")
+        assert answer_of(server.address).body == b"new"
+
+
+def test_a_failing_request_does_not_tell_its_secrets(capsys):
+    """Given a request with credentials, when its application raises, then no log has them."""
+    with WSGIServer(("127.0.0.1", 0), failing) as server:
+        server.start()
+        secrets = "Authorization: Basic c2VjcmV0\r\nCookie: id=c2VjcmV0\r\nConnection: close\r\n"
+        assert answer_of(server.address, get(headers=secrets)).status == 500
+
+    told = "".join(capsys.readouterr())
+    assert "ValueError: oops" in told
+    assert "c2VjcmV0" not in told
+
+
 def test_a_server_without_an_application_says_so(wsgi_server, capsys):
     assert answer_of(wsgi_server(None).address).status == 500
     assert "no application" in capsys.readouterr().err
 
 
-def test_a_server_on_every_address_has_the_name_of_the_host_and_a_restart_its_new_port(wsgi_server):
+def test_a_server_on_every_address_has_the_name_of_the_host_and_a_restart_the_same_port(wsgi_server):
     seen = []
 
     def app(environ, start_response):
@@ -356,14 +621,13 @@ def test_a_server_on_every_address_has_the_name_of_the_host_and_a_restart_its_ne
         return []
 
     server = wsgi_server(app, ":0")
-    ports = []
+    port = server.server_port
     for _ in range(2):
-        ports.append(server.server_port)
-        answer_of(("127.0.0.1", server.server_port))
+        answer_of(("127.0.0.1", port))
         server.stop()
         server.start()
 
-    assert seen == [(socket.gethostname(), port) for port in ports]
+    assert seen == [(socket.gethostname(), port)] * 2
 
 
 # --- TLS ---
@@ -412,6 +676,12 @@ def test_tls_may_be_a_ready_context(wsgi_server):
     assert asked_over_tls(wsgi_server(scheme_app, ssl_context=server_context())).body == b"https"
 
 
-def test_bad_tls_is_a_value_error(tmp_path):
+@pytest.mark.parametrize("options", [{"certfile": "/none"}, {"keyfile": "/none"}, {"ssl_version": ssl.PROTOCOL_TLS}])
+def test_bad_tls_is_a_value_error(options):
     with pytest.raises(ValueError, match="certificate"):
-        WSGIServer(("127.0.0.1", 0), scheme_app, certfile=str(tmp_path / "none"))
+        WSGIServer(("127.0.0.1", 0), scheme_app, **options)
+
+
+@pytest.mark.parametrize(("options", "enabled"), [({}, False), ({"ssl_context": server_context()}, True)])
+def test_a_server_tells_whether_it_speaks_tls(options, enabled):
+    assert WSGIServer(("127.0.0.1", 0), scheme_app, **options).ssl_enabled is enabled
