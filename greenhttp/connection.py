@@ -627,6 +627,7 @@ class ServerConnection:
         if not self.server.listener_count(event):
             request.exchange_over()
             self._forget()
+            self._limit_silence()
             socket.close_gently()
             return
         socket.owner = None
@@ -666,8 +667,7 @@ class ServerConnection:
         self._phase = LEAVING
         self._abort_exchanges(aborted_error())
         socket = self.socket
-        if socket.queued and not socket.timeout:  # or a client that takes nothing would keep it for ever
-            socket.set_timeout(self.server.idle_timeout)
+        self._limit_silence()
         socket.when_sent(lambda _: self._forget())  # until then the server waits for it in `close()`
         if self._peer_ended:
             socket.owner = None
@@ -675,6 +675,11 @@ class ServerConnection:
             socket.when_sent(lambda _: socket.destroy())
         else:
             socket.close_gently()
+
+    def _limit_silence(self) -> None:
+        """Once the connection is leaving, a client that takes nothing has at most the time of an idle one."""
+        if self.socket.queued and not self.socket.timeout:
+            self.socket.set_timeout(self.server.idle_timeout)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is closed."""

@@ -297,6 +297,30 @@ def test_without_a_timeout_a_client_that_does_not_take_a_last_answer_is_cut_as_a
     eventually(lambda: not server._connections, "the cut")
 
 
+def test_without_a_timeout_a_client_that_takes_nothing_before_a_tunnel_nobody_gives_is_cut_as_an_idle_one(
+    serve, connect
+):
+    """Given an answer that is not taken, when a CONNECT follows that has no listener, then the client is cut."""
+    given, ended = Event(), Event()
+
+    def handler(req, res):
+        req.socket.on("close", ended.set)
+        while not req.socket.queued:
+            res.write(b"x" * 10_000)
+        res.end()
+        given.set()
+
+    server = serve(handler, timeout=0, keep_alive_timeout=0.05)
+    client = connect(server, receive_buffer=4096).send(get())
+    with bounded("the answer"):
+        given.wait()
+
+    client.send(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n")
+
+    with bounded("the cut"):
+        ended.wait()
+
+
 def test_the_rest_of_a_body_that_was_left_is_timed_though_we_were_behind_before(serve, connect, monkeypatch):
     monkeypatch.setattr(rate, "GRACE", 0.05)
 
