@@ -7,7 +7,7 @@ import logging
 import socket as stdlib_socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -26,7 +26,7 @@ from .wsgi_environ import BASE_ENVIRON, Environ, server_name
 from .wsgi_gateway import WSGI_OPTIONS, Application, Gateway, gateway
 from .wsgi_log import as_stream
 
-__all__ = ["WSGIServer", "gateway"]
+__all__ = ["WSGI_OPTIONS", "WSGIServer", "gateway"]
 
 _Self = TypeVar("_Self", bound="WSGIServer")
 _TLS_NAMES = {"certfile": "cert", "keyfile": "key", "ca_certs": "ca", "ciphers": "ciphers", "ssl_context": "context"}
@@ -89,7 +89,7 @@ class WSGIServer:
     """
 
     #: What each environ begins as, before what the server and `environ` say.
-    base_env: Environ = BASE_ENVIRON
+    base_env: ClassVar[Environ] = dict(BASE_ENVIRON)
     #: Connections accepted in a row; 1 if the environ says `wsgi.multiprocess`.
     max_accept = 100
     #: Connections that may wait for `accept`.

@@ -307,7 +307,7 @@ def gateway(
 ) -> Handler:
     """A request handler, for `create_server()`, that calls a WSGI application.
 
-    The server should be made with `ignore_upgrade=True`, or upgrade requests will not come here.
+    The server should be made with `WSGI_OPTIONS`, or upgrade requests will not come here, and silence is limited.
 
     Args:
         application, environ, errors, log: as for `Gateway`.
