@@ -199,9 +199,11 @@ class WSGIServer:
         self.environ = {**self.base_env, "wsgi.url_scheme": "https" if self.ssl_enabled else "http", **given}
         if self.environ.get("wsgi.errors") is None:
             self.environ["wsgi.errors"] = self.error_log
+        if self.started:
+            self.update_environ()
 
     def update_environ(self) -> None:
-        """Called when the server listens: add SERVER_NAME and SERVER_PORT, unless they are there."""
+        """Called once the server listens: add SERVER_NAME and SERVER_PORT, unless they are there."""
         name, port = server_name(self._address, secure=self.ssl_enabled)
         self.environ.setdefault("SERVER_NAME", name)
         self.environ.setdefault("SERVER_PORT", port)

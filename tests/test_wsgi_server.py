@@ -531,6 +531,7 @@ def test_the_environ_of_a_server_is_what_each_request_begins_with(wsgi_server, s
 
     assert [environ["mine"] for environ in seen] == [1, 2, 3]
     assert [environ["SCRIPT_NAME"] for environ in seen] == ["/app", "/app", ""]
+    assert [environ["SERVER_PORT"] for environ in seen] == [str(server.server_port)] * 3
     assert seen[0]["PATH_INFO"] == "/app/path"  # as pywsgi has it: nothing is stripped
     assert server.environ["wsgi.url_scheme"] == "http"
     assert "PATH_INFO" not in server.environ
