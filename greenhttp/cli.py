@@ -21,7 +21,7 @@ from . import https
 from ._version import __version__
 from .access_log import log_requests
 from .server import Server
-from .wsgi_gateway import gateway, is_application
+from .wsgi_gateway import WSGI_OPTIONS, gateway, is_application
 
 __all__ = ["main"]
 
@@ -41,13 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         handler: Any = _load(options.handler)
-        server = _server(options.cert, options.key)
+        wsgi = is_application(handler) if options.wsgi is None else options.wsgi
+        server = _server(options.cert, options.key, **(WSGI_OPTIONS if wsgi else {}))
         if options.access_log:
             log_requests(server, sys.stdout)  # its listener comes first, to see when a request begins
-        if is_application(handler) if options.wsgi is None else options.wsgi:
-            handler = gateway(handler)
-            server.ignore_upgrade = True
-        server.on("request", handler)
+        server.on("request", gateway(handler) if wsgi else handler)
         _listen(server, options.bind)
     except _UsageError as error:
         print(f"greenhttp: {error}", file=sys.stderr)
@@ -116,13 +114,13 @@ def _load(name: str) -> Callable[..., object]:
     return found  # type: ignore[no-any-return]
 
 
-def _server(cert: str | None, key: str | None) -> Server:
+def _server(cert: str | None, key: str | None, **options: Any) -> Server:
     if cert is None and key is None:
-        return Server()
+        return Server(**options)
     if cert is None:
         raise _UsageError("--key needs --cert")
     try:
-        return https.Server(cert=cert, key=key)
+        return https.Server(cert=cert, key=key, **options)
     except ValueError as error:
         raise _UsageError(f"--cert {cert}{f' --key {key}' if key else ''}: {error}") from error
 

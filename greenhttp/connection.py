@@ -546,6 +546,8 @@ class ServerConnection:
         inflow.chunks.clear()
         inflow.size = 0
         self._close_request(request)
+        if self._rate is not None:  # now it is the client again that we wait for
+            self._rate.resume(time.monotonic(), self.socket.bytes_read)
         if self._drain_left < 0:
             self._front = None
             self._leave()
@@ -675,6 +677,7 @@ class ServerConnection:
         if not self.server.listener_count(event):
             request.exchange_over()
             self._forget()
+            self._limit_last_bytes()
             socket.close_gently()
             return
         socket.owner = None
@@ -717,15 +720,19 @@ class ServerConnection:
         self._abort_exchanges(aborted_error())
         socket = self.socket
         socket.when_sent(lambda _: self._forget())  # until then the server waits for it in `close()`
-        if socket.queued:
-            rate = self._send_rate or RateMeter(self.server.min_data_rate, time.monotonic(), self._bytes_taken())
-            _LastBytes(socket, rate)
+        self._limit_last_bytes()
         if self._peer_ended:
             socket.owner = None
             socket.end()
             socket.when_sent(lambda _: socket.destroy())
         else:
             socket.close_gently()
+
+    def _limit_last_bytes(self) -> None:
+        """The connection lets go of the socket, whose timeout may be none."""
+        if self.socket.queued:
+            rate = self._send_rate or RateMeter(self.server.min_data_rate, time.monotonic(), self._bytes_taken())
+            _LastBytes(self.socket, rate)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is closed."""

@@ -175,8 +175,8 @@ class _MessageParser(Generic[_Head]):
 
     @property
     def body_left(self) -> int | None:
-        """Bytes of the body under way that were not given out yet; None if nobody can know."""
-        return self._remaining if self._stage is _BODY else None
+        """Bytes of the body under way that have not come; None if nobody can know."""
+        return None if self._stage is _CHUNKS else self._remaining
 
     def receive(self, data: bytes) -> None:
         """Take in bytes from the peer."""

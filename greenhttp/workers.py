@@ -17,7 +17,7 @@ import gevent
 from gevent.hub import Hub
 from greenlet import greenlet
 
-__all__ = ["Workers", "deliver", "log"]
+__all__ = ["Worker", "Workers", "deliver", "log"]
 
 _switch = greenlet.switch  # the hub's own `switch` would first ask the worker what to do on leaving
 log = logging.getLogger("greenhttp")
@@ -25,7 +25,7 @@ log = logging.getLogger("greenhttp")
 MAX_SPARE = 128  # idle workers kept by a hub: some 5 KB each, against about 3 µs to make a new one
 
 
-class _Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the checker only
+class Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the checker only
     """Runs one task after another."""
 
     __slots__ = ("task", "task_args", "workers")
@@ -69,7 +69,7 @@ class Workers:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.spare: list[_Worker] = []
+        self.spare: list[Worker] = []
 
     @classmethod
     def of(cls, hub: Hub) -> Workers:
@@ -85,7 +85,7 @@ class Workers:
         What it raises ends the worker and is reported by gevent, so `task` sees to its own exceptions.
         """
         spare = self.spare
-        worker = spare.pop() if spare else _Worker(self)
+        worker = spare.pop() if spare else Worker(self)
         worker.task = task
         worker.task_args = args
         worker.gr_context = Context()

@@ -11,7 +11,7 @@ import platform
 import re
 import socket as stdlib_socket
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote
 from wsgiref.util import FileWrapper
@@ -26,7 +26,17 @@ from .framing import RequestFraming
 from .incoming import IncomingMessage
 from .streams import HIGH_WATER_MARK
 
-__all__ = ["SERVER_SOFTWARE", "Closed", "Connection", "Environ", "Environs", "Input", "server_environ"]
+__all__ = [
+    "BASE_ENVIRON",
+    "SERVER_SOFTWARE",
+    "Closed",
+    "Connection",
+    "Environ",
+    "Environs",
+    "Input",
+    "server_environ",
+    "server_name",
+]
 
 Environ = dict[str, Any]
 
@@ -43,8 +53,22 @@ _OF_EACH_REQUEST = (
     "greenhttp.request",
     "greenhttp.closed",
 )
+# The framing tells CONTENT_LENGTH, once. HTTP_PROXY has a meaning as a variable of the process, for programs that an
+# application may run, and no client may set that (httpoxy; RFC 3875 section 4.1.18 lets us leave it out).
+_LEFT_OUT = frozenset(("CONTENT_LENGTH", "PROXY"))
 _COOKIES = frozenset(("HTTP_COOKIE", "HTTP_COOKIE2"))  # their lines are joined as RFC 6265 and RFC 2965 write them
 _WILDCARDS = frozenset(("", "0.0.0.0", "::"))
+BASE_ENVIRON: Environ = {  # what is the same on all servers
+    "GATEWAY_INTERFACE": "CGI/1.1",
+    "SCRIPT_NAME": "",
+    "SERVER_SOFTWARE": SERVER_SOFTWARE,
+    "wsgi.version": (1, 0),
+    "wsgi.multithread": True,  # greenlets take turns within the application, as threads do
+    "wsgi.multiprocess": False,
+    "wsgi.run_once": False,
+    "wsgi.file_wrapper": FileWrapper,
+    "wsgi.input_terminated": True,
+}
 _ABSOLUTE_FORM = re.compile(r"[^:/?#]+://([^/?#]*)(.*)")  # RFC 9112 section 3.2.2
 
 
@@ -161,26 +185,25 @@ def server_environ(address: Any, errors: Any, extra: Mapping[str, Any], *, secur
         extra: entries of the user, that win.
         secure: whether it speaks TLS.
     """
-    if isinstance(address, tuple):
-        name, port = stdlib_socket.gethostname() if address[0] in _WILDCARDS else address[0], str(address[1])
-    else:  # neither may be empty (PEP 3333)
-        name, port = "localhost", "443" if secure else "80"
+    name, port = server_name(address, secure=secure)
     return {
-        "GATEWAY_INTERFACE": "CGI/1.1",
-        "SCRIPT_NAME": "",
+        **BASE_ENVIRON,
         "SERVER_NAME": name,
         "SERVER_PORT": port,
-        "SERVER_SOFTWARE": SERVER_SOFTWARE,
-        "wsgi.version": (1, 0),
         "wsgi.url_scheme": "https" if secure else "http",
         "wsgi.errors": errors,
-        "wsgi.multithread": True,  # greenlets take turns within the application, as threads do
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-        "wsgi.file_wrapper": FileWrapper,
-        "wsgi.input_terminated": True,
         **extra,
     }
+
+
+def server_name(address: Any, *, secure: bool) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT; neither may be empty (PEP 3333), not even on a Unix socket."""
+    if not isinstance(address, tuple):
+        return "localhost", "443" if secure else "80"
+    host, port = address[:2]
+    if host in _WILDCARDS:
+        host = stdlib_socket.gethostname()
+    return f"[{host}]" if ":" in host else host, str(port)  # RFC 3875 section 4.1.14
 
 
 class Environs:
@@ -190,12 +213,12 @@ class Environs:
         base: what is the same in all: `server_environ`.
     """
 
-    __slots__ = ("_empty", "_known", "base")
+    __slots__ = ("_known", "_new", "base")
 
     def __init__(self, base: Environ) -> None:
         self.base = base
-        self._empty = dict.fromkeys(_OF_EACH_REQUEST) | base
-        self._known = lru_cache(maxsize=256)(self._template)
+        self._new = partial(_beginning, dict.fromkeys(_OF_EACH_REQUEST) | base)
+        self._known = lru_cache(maxsize=256)(self._new)
 
     def make(self, request: IncomingMessage) -> Environ:
         """The environ of `request`."""
@@ -204,7 +227,7 @@ class Environs:
         if len(fields) <= _KNOWN_HEAD:
             environ = self._known(head.framing, fields).copy()
         else:
-            environ = self._template(head.framing, fields)
+            environ = self._new(head.framing, fields)
         target: str = head.target.decode("latin-1")
         if target[0] != "/":
             target = _origin_form(environ, target)
@@ -225,20 +248,22 @@ class Environs:
             environ["gunicorn.socket"] = Connection(request)
         return environ
 
-    def _template(self, framing: RequestFraming, fields: bytes) -> Environ:
-        """What follows from the head of a request but its target; `fields` are its bytes, from its version on."""
-        entry = _entry if len(fields) <= _KNOWN_LINES else _entry.__wrapped__
-        lines = fields[:-4].split(b"\r\n")[1:]
-        known = dict(map(entry, lines))
-        if len(known) < len(lines):
-            known = _joined(map(entry, lines))
-        known.pop("", None)
-        environ = self._empty | known
-        environ["SERVER_PROTOCOL"] = f"HTTP/{framing.version}"
-        environ["REQUEST_METHOD"] = framing.method
-        if framing.content_length is not None:
-            environ["CONTENT_LENGTH"] = str(framing.content_length)
-        return environ
+
+def _beginning(base: Environ, framing: RequestFraming, fields: bytes) -> Environ:
+    """What follows from the head of a request but its target, on a copy of `base`; `fields` are its bytes, from its
+    version on."""
+    entry = _entry if len(fields) <= _KNOWN_LINES else _entry.__wrapped__
+    lines = fields[:-4].split(b"\r\n")[1:]
+    known = dict(map(entry, lines))
+    if len(known) < len(lines):
+        known = _joined(map(entry, lines))
+    known.pop("", None)
+    environ = base | known
+    environ["SERVER_PROTOCOL"] = f"HTTP/{framing.version}"
+    environ["REQUEST_METHOD"] = framing.method
+    if framing.content_length is not None:
+        environ["CONTENT_LENGTH"] = str(framing.content_length)
+    return environ
 
 
 @lru_cache(maxsize=512)  # whatever differs between the heads of two clients, most of their lines are the same
@@ -246,7 +271,7 @@ def _entry(line: bytes) -> tuple[str, str]:
     """Key and value of a field in an environ; an empty key drops it.
 
     One whose name has an underscore is dropped: it would read as one with a hyphen, which a proxy in front may have
-    judged. `Content-Length` is said by the framing, once.
+    judged.
     """
     raw, _, rest = line.partition(b":")
     if b"_" in raw:
@@ -255,7 +280,7 @@ def _entry(line: bytes) -> tuple[str, str]:
     value = rest.strip(b" \t").decode("latin-1")
     if name == "CONTENT_TYPE":
         return name, value
-    return ("", "") if name == "CONTENT_LENGTH" else (f"HTTP_{name}", value)
+    return ("", "") if name in _LEFT_OUT else (f"HTTP_{name}", value)
 
 
 def _joined(entries: Iterable[tuple[str, str]]) -> dict[str, str]:

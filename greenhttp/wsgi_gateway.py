@@ -30,14 +30,19 @@ from .headers import OutgoingHeaders, field_line, validate_header_value
 from .incoming import IncomingMessage
 from .outgoing import BODY, CLOSED, ENDED, LARGE, content_length
 from .response import ServerResponse, first_lines
+from .server import TIMEOUT
 from .streams import HIGH_WATER_MARK
 from .wsgi_environ import Environ, Environs, server_environ
 
-__all__ = ["Application", "Gateway", "gateway", "is_application"]
+__all__ = ["WSGI_OPTIONS", "Application", "Gateway", "gateway", "is_application"]
 
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 _FRAMEWORKS = frozenset(("bottle", "django", "falcon", "flask", "pyramid"))
 Handler = Callable[[IncomingMessage, ServerResponse], None]
+
+#: Options of a server whose handler is a gateway. An application may be silent for as long as it works, so only the
+#: waiting for a client is limited. Precedent: pywsgi cuts no request; `keep_alive_timeout` is the server's `timeout`.
+WSGI_OPTIONS: Mapping[str, Any] = {"ignore_upgrade": True, "timeout": 0, "keep_alive_timeout": TIMEOUT}
 
 
 class _Start:
@@ -273,18 +278,25 @@ class Gateway:
         self.environ = dict(environ or ())
         self.errors = errors
         self.log = log
-        self._listener: object = None  # whose template this is:
         self._environs = Environs({})
+        self._listener: object = None  # whose requests these are for
+
+    def base_environ(self, request: IncomingMessage) -> Environ:
+        """What each environ begins as. Asked for at the first request of a listener, and after `forget()`."""
+        source: Any = request._source
+        address = source.server.address() or request.socket.local_address
+        return server_environ(address, self.errors or sys.stderr, self.environ, secure=request.socket.encrypted)
+
+    def forget(self) -> None:
+        """`base_environ()` may say something else from now on."""
+        self._listener = None
 
     def handle(self, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler."""
-        server = request._source.server  # type: ignore[attr-defined]  # a request's source is a server's connection
-        if server._listener is not self._listener:
-            address = server.address() or request.socket.local_address
-            self._environs = Environs(
-                server_environ(address, self.errors or sys.stderr, self.environ, secure=request.socket.encrypted)
-            )
-            self._listener = server._listener
+        listener = request._source.server._listener  # type: ignore[attr-defined]  # its source is a server's connection
+        if listener is not self._listener:
+            self._environs = Environs(self.base_environ(request))
+            self._listener = listener
         answer = _Answer(response)
         try:
             result = self.application(self._environs.make(request), answer.start_response)
@@ -314,16 +326,25 @@ class Gateway:
     def handle_and_log(self, request: IncomingMessage, response: ServerResponse) -> None:
         """The request handler, with a line in the log when the application is done."""
         begin = time.time()
-        when = datetime.now().isoformat(" ", "seconds")
         try:
             self.handle(request, response)
         finally:
+            now = time.time()
+            head = request.head
+            framing = head.framing
             peer = request.socket.remote_address or "-"
-            target = request.url.encode("ascii", "backslashreplace").decode().replace('"', "%22")
-            line = f"{request.method} {target} HTTP/{request.http_version}"
-            took = time.time() - begin
-            size = response.body_size or "-"
-            self.log.write(f'{peer} - - [{when}] "{line}" {response.status_code} {size} {took:.6f}\n')
+            target = head.target.decode("ascii", "backslashreplace").replace('"', "%22")
+            size = response._written or "-"
+            self.log.write(
+                f'{peer} - - [{_when(int(now))}] "{framing.method} {target} HTTP/{framing.version}" '
+                f"{response._status} {size} {now - begin:.6f}\n"
+            )
+
+
+@lru_cache(maxsize=2)
+def _when(second: int) -> str:
+    """That second of `time.time()`, in local time."""
+    return datetime.fromtimestamp(second).isoformat(" ")
 
 
 def gateway(
@@ -331,7 +352,7 @@ def gateway(
 ) -> Handler:
     """A request handler, for `create_server()`, that calls a WSGI application.
 
-    The server should be made with `ignore_upgrade=True`, or upgrade requests will not come here.
+    The server should be made with `WSGI_OPTIONS`, or upgrade requests will not come here, and silence is limited.
 
     Args:
         application, environ, errors, log: as for `Gateway`.

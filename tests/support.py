@@ -265,3 +265,27 @@ def get(path: str = "/", *, method: str = "GET", version: str = "1.1", headers: 
     """A request as bytes. `headers` are whole lines that end with CRLF; a body gets its `Content-Length`."""
     length = f"Content-Length: {len(body)}\r\n" if body else ""
     return f"{method} {path} HTTP/{version}\r\nHost: a\r\n{length}{headers}\r\n".encode("latin-1") + body
+
+
+# --- WSGI ---
+
+OK = "200 OK"
+TEXT = ("Content-Type", "text/plain")
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Any]
+
+
+def body_app(*body: bytes, headers: tuple[tuple[str, str], ...] = (TEXT,), status: str = OK) -> App:
+    """An application that returns a list."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response(status, list(headers))
+        return list(body)
+
+    return app
+
+
+def answer_of(where: Any, request: bytes = get(headers="Connection: close\r\n")) -> Response:
+    """The answer to one request on a connection of its own."""
+    with RawClient(where) as sender:
+        return sender.send(request).read_response(request.split()[0].decode())

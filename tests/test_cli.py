@@ -27,6 +27,8 @@ def handle(req, res):
         res.write("begun ")
         time.sleep(0.5)  # cooperates: the command line has patched it
         res.end("done")
+    elif req.url == "/limit":
+        res.end(str(req.socket.timeout))
     elif req.url == "/forever":
         res.write("begun")
         time.sleep(1000)
@@ -35,6 +37,8 @@ def handle(req, res):
 not_callable = 1
 def application(environ, start_response):
     start_response("200 OK", [])
+    if environ["PATH_INFO"] == "/limit":
+        return [str(environ["greenhttp.request"].socket.timeout).encode()]
     return [b"hello from WSGI"]
 def other_names(a, b):
     return application(a, b)
@@ -100,6 +104,16 @@ def test_a_wsgi_application_is_served_and_upgrades_reach_it(start: Any, options:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: other\r\n\r\n")
         answer = b"".join(iter(lambda: sock.recv(4096), b""))
     assert answer.endswith(b"\r\n\r\nhello from WSGI")
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("handle", 120), ("application", 0)])
+def test_a_wsgi_application_may_be_silent_for_longer_than_a_handler(
+    start: Any, ask: Any, name: str, seconds: float
+) -> None:
+    answer = ask(port_of(start(f"app:{name}", "--bind", "127.0.0.1:0")), "/limit")
+
+    assert float(answer.read()) == seconds
+    assert answer.headers["Keep-Alive"] == "timeout=120"
 
 
 def test_a_handler_may_be_called_one_whatever_it_looks_like(start: Any, ask: Any) -> None:

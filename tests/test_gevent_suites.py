@@ -90,6 +90,7 @@ def replace_server(pywsgi: ModuleType) -> None:
     import gevent
 
     from greenhttp import wsgi
+    from greenhttp.wsgi_log import ToLogger
 
     class Errors(io.TextIOBase):
         """Passes what the server reports to the hub, as pywsgi does: there these suites look for it."""
@@ -112,7 +113,7 @@ def replace_server(pywsgi: ModuleType) -> None:
         raise AssertionError("gevent's own handler was made")
 
     pywsgi.WSGIServer = DropIn  # type: ignore[attr-defined]
-    pywsgi.LoggingLogAdapter = wsgi._ToLogger  # type: ignore[attr-defined]
+    pywsgi.LoggingLogAdapter = ToLogger  # type: ignore[attr-defined]
     pywsgi.WSGIHandler.__init__ = no_handler
     pywsgi.Input = make_input  # type: ignore[attr-defined]
 

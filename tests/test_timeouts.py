@@ -9,6 +9,7 @@ import pytest
 from gevent.event import Event
 
 from greenhttp import rate
+from greenhttp.streams import HIGH_WATER_MARK
 
 from .support import Heard, bounded, eventually, get
 
@@ -283,6 +284,44 @@ def test_a_response_read_slower_than_min_data_rate_is_cut_and_told_to_the_handle
 
     assert cut.wait(5)
     client.close()
+
+
+def test_a_client_that_takes_nothing_before_a_tunnel_that_nobody_gives_is_cut(serve, connect, monkeypatch):
+    """Given an answer that is not taken, when a CONNECT follows that has no listener, then the client is cut."""
+    monkeypatch.setattr(rate, "GRACE", 0.05)
+    given, ended = Event(), Event()
+
+    def handler(req, res):
+        req.socket.on("close", ended.set)
+        while not req.socket.queued:
+            res.write(b"x" * 10_000)
+        res.end()
+        given.set()
+
+    server = serve(handler, timeout=0, min_data_rate=1e9)
+    client = connect(server, receive_buffer=4096).send(get())
+    with bounded("the answer"):
+        given.wait()
+
+    client.send(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n")
+
+    with bounded("the cut"):
+        ended.wait()
+
+
+def test_the_rest_of_a_body_that_was_left_is_timed_though_we_were_behind_before(serve, connect, monkeypatch):
+    monkeypatch.setattr(rate, "GRACE", 0.05)
+
+    def handler(req, res):
+        eventually(lambda: req.inflow.size >= HIGH_WATER_MARK)
+        req.read(HIGH_WATER_MARK - 1000)
+        res.end("enough")
+
+    client = connect(serve(handler, timeout=0, min_data_rate=1e9))
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 70_000)
+
+    assert client.read_response().body == b"enough"
+    assert client.closed()
 
 
 def test_a_response_read_faster_than_min_data_rate_is_not_cut(serve, connect, monkeypatch):
