@@ -15,7 +15,7 @@ from gevent.event import Event
 from .errors import BodyLengthError, ConnectionLostError, InvalidHeaderError, MessageStateError
 from .events import EventEmitter
 from .headers import Headers, OutgoingHeaders, field_line, field_pairs
-from .sockets import Socket, WriteDone
+from .sockets import FILE_PIECE, Socket, WriteDone
 from .streams import HIGH_WATER_MARK, Data, encode
 from .workers import Workers, deliver, log
 
@@ -250,6 +250,36 @@ class OutgoingMessage(EventEmitter):
         if not sent and self._stage is BODY:
             self._make_extras().needs_drain = True
         return sent
+
+    def send_file(self, fd: int, offset: int, count: int) -> int:
+        """Send a part of a file as a piece of the body, without reading it. Blocks the calling greenlet until the
+        operating system has it; others have their turn meanwhile.
+
+        Args:
+            fd, offset: as for `Socket.send_file`.
+            count: bytes.
+
+        Returns:
+            How many bytes were sent; fewer when the connection has gone, where the file or the `Content-Length` ends,
+            and where it can only be read: without a `Content-Length`, before its turn, and as `Socket.send_file` says.
+        """
+        if self._stage >= ENDED or self._backlog is not None:
+            return 0
+        if self._stage < BODY:
+            self.socket.send(self._fix_head(None))
+        left = min(count, self._announced - self._written) if self._framing is LENGTH else 0
+        wanted = left
+        while left and self._stage is BODY:
+            piece = min(left, FILE_PIECE)
+            self._written += piece
+            sent = self.socket.send_file(fd, offset, piece)
+            self._written -= piece - sent
+            offset += sent
+            left -= sent
+            if not sent or not left:
+                break
+            gevent.sleep(0)  # a client that takes all at once must not keep the others from running
+        return wanted - left
 
     def end(
         self,

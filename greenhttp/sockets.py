@@ -1,13 +1,14 @@
 """The transport: one non-blocking socket, driven by the hub, without a greenlet of its own.
 
 An `Owner` (an HTTP connection) gets the bytes as they come. Without one, after an upgrade, the socket is a duplex
-stream for users. What the kernel does not take at once waits in a queue; a write watcher exists only while there is
-one.
+stream for users. What the kernel does not take at once waits in a queue, pieces of files too; a write watcher exists
+only while there is one.
 """
 
 from __future__ import annotations
 
 import enum
+import os
 import socket as stdlib_socket
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,7 @@ SMALL_READ_SIZE = 4 * 1024  # else so many: a large buffer for each request head
 MAX_READS = 8  # of one socket in a row
 LINGER_TIME = 2.0  # seconds that a closing connection waits for the peer's end. Precedents: nginx 5, Apache 2
 LINGER_BYTES = 1024 * 1024  # bytes thrown away meanwhile
+FILE_PIECE = 1024 * 1024  # bytes of a file at a time: the hub serves nobody else while the kernel reads them from disk
 _MAX_BUFFERS = 64  # handed to one sendmsg; well under IOV_MAX
 _READ, _WRITE = 1, 2  # libev's event masks
 
@@ -63,6 +65,36 @@ class State(enum.IntEnum):
 
 
 _OPEN, _ENDING, _ENDED, _CLOSED = State
+
+
+class _FilePiece:
+    """Bytes of a file among those that are queued."""
+
+    __slots__ = ("fd", "left", "offset")
+
+    def __init__(self, fd: int, offset: int, left: int) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.left = left  # bytes that the kernel has not taken
+
+    def __len__(self) -> int:
+        return self.left
+
+    def send(self, sock: Any) -> int:
+        """Hand the kernel what it takes. Returns how many bytes that was: 0 where the file ends, or cannot be sent.
+
+        Raises:
+            OSError: as `socket.send`, of the socket only.
+        """
+        try:
+            sent = os.sendfile(sock.fileno(), self.fd, self.offset, self.left)
+        except (BlockingIOError, InterruptedError, ConnectionError, TimeoutError):
+            raise
+        except OSError:
+            return 0  # it is about the file, and whoever then reads that is told
+        self.offset += sent
+        self.left -= sent
+        return sent
 
 
 class Socket(Readable):
@@ -142,7 +174,7 @@ class Socket(Readable):
         self.queued = 0  # bytes that the kernel has not taken
         self.corked = False  # `send` only queues
         self.lingers = -1  # bytes that a closing connection still throws away; negative: it does not linger
-        self._out: deque[bytes | memoryview | WriteDone] | None = None
+        self._out: deque[bytes | memoryview | _FilePiece | WriteDone] | None = None
         self._room: Event | None = None  # set when the queue is below the mark again
         self._state = _OPEN
         self._peer: Any = None
@@ -361,6 +393,35 @@ class Socket(Readable):
             self._flush()
         return self._out is None
 
+    def send_file(self, fd: int, offset: int, count: int) -> int:
+        """In a greenlet: send a piece of a file behind what is queued, and block until the kernel has it (sendfile(2)).
+
+        Args:
+            fd: of a regular file, that stays open meanwhile. Its position is neither used nor moved.
+            offset: where the piece begins, in bytes.
+            count: bytes; more than `FILE_PIECE` are for another call.
+
+        Returns:
+            How many bytes were sent; fewer when the connection has gone, where the file ends, and where it can only be
+            read: over TLS, and from some file systems.
+        """
+        if self._state is not _OPEN or self.encrypted:
+            return 0
+        piece = _FilePiece(fd, offset, min(count, FILE_PIECE))
+        size = piece.left
+        sent = Event()
+        self.bytes_written += size
+        self._queue(piece, watch=False)
+        self.when_sent(lambda _: sent.set())
+        if not self.corked and self._write_watcher is None:
+            self._flush()
+        try:
+            sent.wait()
+        except BaseException:  # a timeout or a kill: nobody knows how much of the file is out, which is closed next
+            self.destroy()
+            raise
+        return size - piece.left
+
     def when_sent(self, done: WriteDone) -> None:
         """Call `done` when the kernel has all that was sent so far; at once if it has."""
         if self._out is None:
@@ -374,7 +435,7 @@ class Socket(Readable):
         if self._out is not None and self._write_watcher is None:
             self._flush()
 
-    def _queue(self, data: bytes | memoryview, *, watch: bool = True) -> None:
+    def _queue(self, data: bytes | memoryview | _FilePiece, *, watch: bool = True) -> None:
         if self._out is None:
             self._out = deque()
         self._out.append(data)
@@ -393,18 +454,22 @@ class Socket(Readable):
         """Hand the queue to the kernel, as far as it takes it."""
         out = self._out
         while out:
-            if callable(out[0]):
-                done = out.popleft()
-                done(None)  # type: ignore[operator]
+            first = out[0]
+            if callable(first):
+                out.popleft()
+                first(None)
                 out = self._out
                 continue
             buffers: list[Any] = []
-            for entry in out:
-                if callable(entry) or len(buffers) == _MAX_BUFFERS:
-                    break
-                buffers.append(entry)
             try:
-                sent = self._sock.sendmsg(buffers)
+                if type(first) is _FilePiece:
+                    sent = first.send(self._sock)
+                else:
+                    for entry in out:
+                        if len(buffers) == _MAX_BUFFERS or not isinstance(entry, (bytes, memoryview)):
+                            break
+                        buffers.append(entry)
+                    sent = self._sock.sendmsg(buffers)
             except (BlockingIOError, InterruptedError):
                 self._watch_writable()
                 return
@@ -413,6 +478,10 @@ class Socket(Readable):
                 return
             self.last_activity = monotonic()
             self.queued -= sent
+            if type(first) is _FilePiece and (not sent or not first.left):
+                self.queued -= first.left  # the file had fewer bytes
+                self.bytes_written -= first.left
+                out.popleft()
             for buffer in buffers:
                 if sent < len(buffer):
                     out[0] = memoryview(buffer)[sent:]
