@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import lru_cache, partial
 from ipaddress import ip_address, ip_network
 from typing import Any, ClassVar
+from wsgiref.util import FileWrapper
 
 import gevent
 from gevent import monkey
@@ -45,19 +46,40 @@ UNLIMITED_HEAD = 1024 * 1024  # bytes, where gunicorn is told to set no limit. P
 #: Settings about requests that have no meaning here; a value of the user's own is told in the log.
 NOT_HONOURED = """casefold_http_method forwarder_headers header_map http2_cleartext http_protocols
     permit_obsolete_folding permit_unconventional_http_method permit_unconventional_http_version protocol
-    proxy_protocol sendfile strip_header_spaces threads""".split()
+    proxy_protocol strip_header_spaces threads""".split()
+
+
+class _ReadFile(FileWrapper):
+    """`wsgi.file_wrapper` where `sendfile` is not wanted: the gateway sends files in the plain one only."""
 
 
 class _Request:
     """A request as gunicorn's hooks and its access log know it."""
 
-    __slots__ = ("_message", "method", "path", "query", "uri")
+    __slots__ = ("_message",)
 
     def __init__(self, message: IncomingMessage) -> None:
         self._message = message
-        self.method = message.method
-        self.uri = message.url
-        self.path, _, self.query = self.uri.partition("?")
+
+    @property
+    def method(self) -> str:
+        """`'GET'`, ..."""
+        return self._message.method
+
+    @property
+    def uri(self) -> str:
+        """The request target as sent."""
+        return self._message.url
+
+    @property
+    def path(self) -> str:
+        """The target before its query."""
+        return self._message.url.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """The target after `?`."""
+        return self._message.url.partition("?")[2]
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -69,16 +91,30 @@ class _Request:
 class _Response:
     """An answer as gunicorn's hooks and its access log know it."""
 
-    __slots__ = ("headers", "sent", "status")
+    __slots__ = ("_response",)
 
     def __init__(self, response: ServerResponse) -> None:
-        code = response.status_code
-        self.status = f"{code} {response.status_message or STATUS_CODES.get(code, 'unknown')}"
-        self.sent = response.body_size
-        self.headers: list[tuple[str, str]] = []
-        for name, value, _ in response.headers.values():
+        self._response = response
+
+    @property
+    def status(self) -> str:
+        """`'200 OK'`."""
+        code = self._response.status_code
+        return f"{code} {self._response.status_message or STATUS_CODES.get(code, 'unknown')}"
+
+    @property
+    def sent(self) -> int:
+        """Bytes of body."""
+        return self._response.body_size
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Those of the application."""
+        found: list[tuple[str, str]] = []
+        for name, value, _ in self._response.headers.values():
             values = value if isinstance(value, (list, tuple)) else (value,)
-            self.headers += [(name, str(item)) for item in values]
+            found += [(name, str(item)) for item in values]
+        return found
 
 
 class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
@@ -130,6 +166,7 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         self._secure_fields = [
             (f"HTTP_{name.upper().replace('-', '_')}", value) for name, value in self.cfg.secure_scheme_headers.items()
         ]
+        self._pre_request, self._post_request = self.cfg.pre_request, self.cfg.post_request
         self._proxies = tuple(self.cfg.forwarded_allow_ips)
         mount = os.environ.get("SCRIPT_NAME", "").rstrip("/")
         self._mount = os.fsencode(mount).decode("latin-1")  # as PEP 3333 has strings
@@ -193,9 +230,10 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
 
     def _make_server(self) -> Server:
         cfg = self.cfg
-        gateway = Gateway(
-            self._application, environ={"wsgi.multiprocess": cfg.workers > 1}, errors=WSGIErrorsWrapper(cfg)
-        )
+        environ: Environ = {"wsgi.multiprocess": cfg.workers > 1}
+        if not cfg.sendfile:
+            environ["wsgi.file_wrapper"] = _ReadFile
+        gateway = Gateway(self._application, environ=environ, errors=WSGIErrorsWrapper(cfg))
         options: dict[str, Any] = {
             "ignore_upgrade": True,
             "keep_alive_timeout": cfg.keepalive,
@@ -242,7 +280,7 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         self._running[message] = environ
         if self._mount:
             self._enter_mount(environ)
-        self.cfg.pre_request(self, _Request(message))
+        self._pre_request(self, _Request(message))
         scheme = self._scheme(environ)
         if scheme is None:
             start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Connection", "close")])
@@ -278,7 +316,7 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         request, answer = _Request(message), _Response(response)
         self.log.access(answer, request, environ, took)
         try:
-            self.cfg.post_request(self, request, environ, answer)
+            self._post_request(self, request, environ, answer)
         except Exception:
             self.log.exception("post_request failed on %s %s", request.method, request.uri)
 
