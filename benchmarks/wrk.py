@@ -20,6 +20,7 @@ class Load:
     connections: int = 64
     pipelined: int = 1  # requests sent at a time on each connection
     body: int = 0  # bytes; more than 0 makes it a POST
+    browsers: int = 0  # to pass for in turn: each request has the fields of a browser, and a cookie of its own
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def run(load: Load, port: int, path: str, seconds: int, *, secure: bool = False)
     """
     options = ("-t", "1", "-c", str(load.connections), "-d", str(seconds), "-s", str(_SCRIPT))
     url = f"{'https' if secure else 'http'}://127.0.0.1:{port}{path}"
-    command = ("wrk", *options, url, "--", str(load.pipelined), str(load.body))
+    command = ("wrk", *options, url, "--", str(load.pipelined), str(load.body), str(load.browsers))
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _GRACE)
     except subprocess.TimeoutExpired as error:

@@ -72,8 +72,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         baseline=_WSGI_BASELINE,
     ),
     Loaded(
+        "wsgi-browsers",
+        "the same to 1,000 browsers: 11 fields, each with a cookie of its own",
+        _HELLO,
+        Load(browsers=1000),
+        contenders=WSGI_SERVERS,
+        baseline=_WSGI_BASELINE,
+    ),
+    Loaded(
         "wsgi-flask",
-        "the same from a Flask route",
+        "13 bytes from a Flask route to 64 keep-alive connections",
         _HELLO,
         Load(),
         contenders=FLASK_SERVERS,
