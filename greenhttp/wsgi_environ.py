@@ -45,6 +45,8 @@ _KNOWN_HEAD = 256  # bytes of fields that are remembered together; those of brow
 _KNOWN_LINES = 2048  # bytes of fields that are remembered one by one
 # What a request sets in its copy of a template; there from the start, so that the copy need not grow.
 _OF_EACH_REQUEST = (
+    "SERVER_PROTOCOL",
+    "REQUEST_METHOD",
     "PATH_INFO",
     "QUERY_STRING",
     "REMOTE_ADDR",
@@ -223,11 +225,11 @@ class Environs:
     def make(self, request: IncomingMessage) -> Environ:
         """The environ of `request`."""
         head = request.head
-        fields = head.raw.partition(b" HTTP/1.")[2]
-        if len(fields) <= _KNOWN_HEAD:
-            environ = self._known(head.framing, fields).copy()
+        raw = head.raw
+        if len(raw) - len(head.target) <= _KNOWN_HEAD:
+            environ = self._known(head.framing, raw.partition(b" HTTP/1.")[2]).copy()
         else:
-            environ = self._new(head.framing, fields)
+            environ = self._new(head.framing, raw.lstrip(b"\r\n"))
         target: str = head.target.decode("latin-1")
         if target[0] != "/":
             target = _origin_form(environ, target)
@@ -249,17 +251,16 @@ class Environs:
         return environ
 
 
-def _beginning(base: Environ, framing: RequestFraming, fields: bytes) -> Environ:
-    """What follows from the head of a request but its target, on a copy of `base`; `fields` are its bytes, from its
-    version on."""
-    entry = _entry if len(fields) <= _KNOWN_LINES else _entry.__wrapped__
-    lines = fields[:-4].split(b"\r\n")[1:]
+def _beginning(base: Environ, framing: RequestFraming, head: bytes) -> Environ:
+    """What follows from a head, or from its end: on a copy of `base` all but the target."""
+    entry = _entry if len(head) <= _KNOWN_LINES else _entry.__wrapped__
+    lines = head.split(b"\r\n")[1:-2]
     known = dict(map(entry, lines))
     if len(known) < len(lines):
         known = _joined(map(entry, lines))
     known.pop("", None)
     environ = base | known
-    environ["SERVER_PROTOCOL"] = f"HTTP/{framing.version}"
+    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if framing.version == "1.1" else "HTTP/1.0"
     environ["REQUEST_METHOD"] = framing.method
     if framing.content_length is not None:
         environ["CONTENT_LENGTH"] = str(framing.content_length)
