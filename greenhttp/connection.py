@@ -22,6 +22,7 @@ from .events import Listener
 from .framing import RequestHead
 from .incoming import IncomingMessage, aborted_error
 from .outgoing import BODY
+from .pace import SendPace
 from .parser import End, ParserLimits, RequestParser
 from .rate import RateMeter
 from .response import ServerResponse
@@ -86,40 +87,6 @@ def _ended_in_a_head() -> RemoteProtocolError:
     return RemoteProtocolError("Parse Error: the connection ended in a head", code="HPE_INVALID_EOF_STATE")
 
 
-def _read_too_slowly() -> PeerTimeoutError:
-    return PeerTimeoutError("the response was read too slowly", code="ERR_HTTP_REQUEST_TIMEOUT")
-
-
-class _LastBytes:
-    """Sees to it that a client takes the rest of its last answer at the least data rate: by then its connection has let
-    go of the socket.
-
-    Args:
-        socket: with bytes queued.
-        rate: of what the kernel takes.
-    """
-
-    __slots__ = ("_rate", "_socket", "due")
-
-    def __init__(self, socket: Socket, rate: RateMeter) -> None:
-        self._socket = socket
-        self._rate = rate
-        self.due = NEVER
-        now = time.monotonic()
-        rate.resume(now, socket.bytes_written - socket.queued)
-        socket.deadlines.schedule(self, rate.next_check(now))
-
-    def check_deadlines(self, now: float) -> float:
-        """In the hub: see `Expiring`."""
-        socket = self._socket
-        if not socket.queued:
-            return NEVER
-        if self._rate.too_slow(now, socket.bytes_written - socket.queued):
-            socket.destroy(_read_too_slowly())
-            return NEVER
-        return self._rate.next_check(now)
-
-
 class ServerConnection:
     """Serves one client until its end."""
 
@@ -135,7 +102,7 @@ class ServerConnection:
         "_receiving",
         "_refusal",
         "_requests",
-        "_send_rate",
+        "_send_pace",
         "_since",
         "_upgrade",
         "_workers",
@@ -161,7 +128,7 @@ class ServerConnection:
         self._upgrade: IncomingMessage | None = None  # waits for the answers before it
         self._peer_ended = False
         self._rate: RateMeter | None = None  # of the body that is received
-        self._send_rate: RateMeter | None = None  # of what is sent, once the client was too slow to take it at once
+        self._send_pace: SendPace | None = None  # once the client was too slow to take an answer at once
         self._idle_limit = server.idle_timeout + KEEP_ALIVE_GRACE if server.idle_timeout else NEVER
         self.persists = not server.max_requests_per_socket
         self.persistence = _keep_alive_lines(int(server.idle_timeout), server.max_requests_per_socket)
@@ -577,26 +544,19 @@ class ServerConnection:
 
     def write_blocked(self) -> None:
         """The client does not take what is sent: from now on it must keep to the least data rate."""
-        now, taken = time.monotonic(), self._bytes_taken()
-        if self._send_rate is None:
-            # what the kernel took of this response at once counts for the client
+        if self._send_pace is None:
             given = self._front.body_size if self._front is not None else 0
-            at_once = max(0, given - self.socket.queued)
-            self._send_rate = RateMeter(self.server.min_data_rate, now, taken - at_once)
+            head_start = max(0, given - self.socket.queued)
+            self._send_pace = SendPace(self.socket, self.server.min_data_rate, head_start)
         else:
-            self._send_rate.resume(now, taken)
-        self._schedule(now)
-
-    def _bytes_taken(self) -> int:
-        return self.socket.bytes_written - self.socket.queued
+            self._send_pace.resume()
 
     def drained(self) -> None:
         """The socket's queue is empty."""
-        if self._send_rate is not None:
+        if self._send_pace is not None:
+            self._send_pace.pause()
             if self._front is None:
-                self._send_rate = None
-            else:
-                self._send_rate.pause(time.monotonic(), self._bytes_taken())
+                self._send_pace = None
         if self._front is not None:
             self._front.drained()
         if not self.socket.reading_on and not self.socket.corked:
@@ -677,7 +637,8 @@ class ServerConnection:
         if not self.server.listener_count(event):
             request.exchange_over()
             self._forget()
-            self._limit_last_bytes()
+            if socket.queued:
+                self.write_blocked()
             socket.close_gently()
             return
         socket.owner = None
@@ -720,19 +681,14 @@ class ServerConnection:
         self._abort_exchanges(aborted_error())
         socket = self.socket
         socket.when_sent(lambda _: self._forget())  # until then the server waits for it in `close()`
-        self._limit_last_bytes()
+        if socket.queued:
+            self.write_blocked()  # it will not hear of that again: it lets go of the socket
         if self._peer_ended:
             socket.owner = None
             socket.end()
             socket.when_sent(lambda _: socket.destroy())
         else:
             socket.close_gently()
-
-    def _limit_last_bytes(self) -> None:
-        """The connection lets go of the socket, whose timeout may be none."""
-        if self.socket.queued:
-            rate = self._send_rate or RateMeter(self.server.min_data_rate, time.monotonic(), self._bytes_taken())
-            _LastBytes(self.socket, rate)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is closed."""
@@ -774,15 +730,6 @@ class ServerConnection:
         """In the hub: act on what is over (if `strike`), and tell when to look again."""
         if self._phase is LEAVING:
             return NEVER
-        deadline = NEVER
-        if self._send_rate is not None and self.socket.queued:
-            deadline = self._send_rate.next_check(now)
-            if strike and self._send_rate.too_slow(now, self._bytes_taken()):
-                self.socket.destroy(_read_too_slowly())
-                return NEVER
-        return min(deadline, self._check_receiving(now, strike=strike))
-
-    def _check_receiving(self, now: float, *, strike: bool) -> float:
         server = self.server
         phase = self._phase
         deadline = NEVER

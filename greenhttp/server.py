@@ -68,7 +68,9 @@ class _Acceptor(StreamServer):
     def accept_all(self) -> None:
         """Take the connections that wait: if nobody else listens here, the kernel resets them with the listener."""
         try:
-            while self.started and not self.full() and (accepted := self.do_read()):
+            for _ in range(BACKLOG):  # and not those that keep on coming
+                if not self.started or self.full() or not (accepted := self.do_read()):
+                    break
                 self.do_handle(*accepted)
         except OSError as error:  # such as no more descriptors
             log.warning("close: connections that wait to be accepted may be lost: %s", error)

@@ -11,7 +11,7 @@ import greenhttp
 
 PACKAGE = Path(greenhttp.__file__).parent
 ORDER = """_version errors status events  headers address framing llhttp parser  workers deadlines rate dialing
-           streams sockets tls_context tls  incoming outgoing response  connection server
+           streams sockets pace tls_context tls  incoming outgoing response  connection server
            client_connection agent request client
            https wsgi_environ wsgi_gateway wsgi_log wsgi gunicorn access_log demo cli  __init__ __main__""".split()
 PURE = "errors status events headers address framing llhttp parser".split()  # no socket, no clock, no greenlet
