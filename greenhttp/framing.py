@@ -115,7 +115,7 @@ class _Head:
 class RequestHead(_Head):
     """One request line with its fields, and what they mean."""
 
-    __slots__ = ("framing", "target")
+    __slots__ = ("framing", "shared", "target")
 
     def __init__(self, framing: RequestFraming, target: bytes, raw: bytes, body: bytes | None) -> None:
         self.framing = framing
@@ -123,6 +123,9 @@ class RequestHead(_Head):
         self.raw = raw
         self.body = body
         self.complete = body is not None
+        #: Whether other requests have this very object, because they begin with the same bytes; then nothing in it
+        #: ever changes.
+        self.shared = False
 
     def __repr__(self) -> str:
         framing = self.framing

@@ -222,8 +222,9 @@ class IncomingMessage(Readable):
     # --- for the connection ---
 
     def continue_sent(self) -> None:
-        """`100 Continue` has gone out: the client waits for it no more."""
-        self.head.framing = self.head.framing.without(expects_continue=True)
+        """`100 Continue` has gone out: the client waits for it no more, if it did."""
+        if self.head.framing.expects_continue:
+            self.head.framing = self.head.framing.without(expects_continue=True)
 
     def open_body(self) -> Inflow:
         """The inflow of a body that is on its way."""
@@ -266,11 +267,12 @@ class IncomingMessage(Readable):
         inflow = Inflow(self, self.socket.workers, self.socket.high_water_mark)
         head = self.head
         if head.complete:
-            if head.body:
-                inflow.push(head.body)
+            body = head.body
+            if body:
+                inflow.push(body)
+                head.body = None
             # taken: by `read()`, which saw the end too
-            inflow.progress = Progress.ENDED if head.body is None else Progress.COMPLETE
-            head.body = None
+            inflow.progress = Progress.ENDED if body is None else Progress.COMPLETE
         return inflow
 
     def wants_bytes(self) -> None:

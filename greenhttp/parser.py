@@ -30,6 +30,7 @@ from .llhttp import BLANK_LINE, ChunkDecoder, ChunkRecorder, HeadChecker, overfl
 
 __all__ = [
     "MAX_HEADER_SIZE",
+    "MAX_SHARED_HEADS",
     "End",
     "ParserLimits",
     "RequestEvent",
@@ -43,6 +44,8 @@ MAX_HEADER_SIZE = 16 * 1024  # bytes, start line and fields together. Precedents
 _SHORTEST_FIELD = 4  # bytes of a line: a name, a colon and the line's end
 _ANY_COUNT = 2**63
 _MAX_KNOWN = 2048  # bytes of a connection's last head that are kept, to know the same fields again
+_MAX_SHARED = 256  # bytes of a head that is looked up as a whole; those of browsers are longer, and rarely the same
+MAX_SHARED_HEADS = 256  # kept by a server
 
 _VERSIONS = {b"HTTP/1.1\r\n": "1.1", b"HTTP/1.0\r\n": "1.0"}
 # also with empty lines before it, or more than one blank between its parts
@@ -71,7 +74,7 @@ ResponseEvent = ResponseHead | bytes | End
 class ParserLimits:
     """What one server allows in a message. Sizes in bytes; `max_headers_count` 0 sets no limit."""
 
-    __slots__ = ("_max_header_size", "_max_headers_count", "checker", "recorder", "require_host", "safe_size")
+    __slots__ = ("_max_header_size", "_max_headers_count", "checker", "heads", "recorder", "require_host", "safe_size")
 
     _make_llhttp: ClassVar[Any] = httptools.HttpRequestParser
 
@@ -83,9 +86,12 @@ class ParserLimits:
         self.require_host = require_host
         self.checker = HeadChecker(type(self)._make_llhttp)
         self.recorder = ChunkRecorder()
+        #: Heads of requests that may come again, from programs that ask for the same again and again: by their bytes.
+        self.heads: dict[bytes, RequestHead] = {}
         self._find_safe_size()
 
     def _find_safe_size(self) -> None:
+        self.heads.clear()  # they were within the old limits
         #: A head of so many bytes cannot be over any limit.
         self.safe_size = min(self._max_header_size, _SHORTEST_FIELD * (self._max_headers_count or _ANY_COUNT))
 
@@ -353,14 +359,19 @@ class RequestParser(_MessageParser[RequestHead]):
 
     def _next_head(self) -> RequestHead | None:
         data, begin = self.buffered, self._begin
+        size = len(data)
+        limits = self._limits
+        if size <= _MAX_SHARED and self._llhttp is None and not begin:
+            known = limits.heads.get(data)
+            if known is not None:
+                self.buffered = b""
+                return known
         # a blank line may have begun in the bytes that were looked at before
         end = data.find(BLANK_LINE, begin if self._llhttp is None else max(begin, self._checked - 3)) + 4
-        size = len(data)
         if end < 4:
             if data:
                 self._check_part(size)
             return None
-        limits = self._limits
         checker = limits.checker
         large = end - begin > limits.safe_size
         if large:
@@ -396,13 +407,24 @@ class RequestParser(_MessageParser[RequestHead]):
             body = b""
             if not framing.keep_alive:
                 self._stage = _CLOSED
+        head = RequestHead(framing, line[1], raw, body)
         # as `_use`, for every request
         if end == size:
             self.buffered = b""
             self._begin = 0
+            if size <= _MAX_SHARED and raw is data and framing.ordinary and not framing.has_body:
+                self._share(head)
         else:
             self._begin = end
-        return RequestHead(framing, line[1], raw, body)
+        return head
+
+    def _share(self, head: RequestHead) -> None:
+        """The next request that has the same bytes is given this head."""
+        heads = self._limits.heads
+        if len(heads) >= MAX_SHARED_HEADS:
+            heads.clear()
+        heads[head.raw] = head
+        head.shared = True
 
     def _read_line(self, raw: bytes, line: list[bytes]) -> tuple[list[bytes], RequestFraming] | None:
         """Method, target and what the head means; None if it consists of empty lines."""

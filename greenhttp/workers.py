@@ -26,35 +26,31 @@ MAX_SPARE = 128  # idle workers kept by a hub: some 5 KB each, against about 3 Â
 
 
 class Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the checker only
-    """Runs one task after another."""
+    """Runs one task after another: `switch(task, args)` gives it the next. At first it is to be entered without."""
 
-    __slots__ = ("task", "task_args", "workers")
+    __slots__ = ("workers",)
 
     spawning_stack_limit = 0  # where a worker was made tells nothing, and would cost 1 KB of each
 
     def __init__(self, workers: Workers) -> None:
         super().__init__()
         self.workers = workers
-        self.task: Callable[..., object]
-        self.task_args: tuple[Any, ...] = ()
 
     def _run(self, *_: Any) -> None:
         workers = self.workers
         spare, hub = workers.spare, workers.hub
         try:
             while True:
-                task, args = self.task, self.task_args
-                self.task_args = ()
+                if len(spare) >= MAX_SPARE:
+                    return
+                spare.append(self)
+                task, args = _switch(hub)
                 if len(args) == 2:
                     # most tasks; a call with `*` would add to the C stack that a blocked greenlet keeps
                     task(args[0], args[1])
                 else:
                     task(*args)
-                del task, args, self.task  # or they, and what they are bound to, would live until the next task
-                if len(spare) >= MAX_SPARE:
-                    return
-                spare.append(self)
-                _switch(hub)
+                del task, args  # or they, and what they are bound to, would live until the next task
         finally:
             if self in spare:  # killed while it waited
                 spare.remove(self)
@@ -85,11 +81,11 @@ class Workers:
         What it raises ends the worker and is reported by gevent, so `task` sees to its own exceptions.
         """
         spare = self.spare
-        worker = spare.pop() if spare else Worker(self)
-        worker.task = task
-        worker.task_args = args
+        if not spare:
+            Worker(self).switch()
+        worker = spare.pop()
         worker.gr_context = Context()
-        worker.switch()
+        worker.switch(task, args)
 
     def soon(self, task: Callable[..., object], *args: Any) -> None:
         """Anywhere: run `task(*args)` in a worker, after the greenlet that runs now has blocked or ended."""

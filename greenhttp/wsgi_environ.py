@@ -22,8 +22,9 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from ._version import __version__
-from .framing import RequestFraming
+from .framing import RequestFraming, RequestHead
 from .incoming import IncomingMessage
+from .parser import MAX_SHARED_HEADS
 from .streams import HIGH_WATER_MARK
 
 __all__ = [
@@ -215,27 +216,19 @@ class Environs:
         base: what is the same in all: `server_environ`.
     """
 
-    __slots__ = ("_known", "_new", "base")
+    __slots__ = ("_known", "_new", "_whole", "base")
 
     def __init__(self, base: Environ) -> None:
         self.base = base
         self._new = partial(_beginning, dict.fromkeys(_OF_EACH_REQUEST) | base)
         self._known = lru_cache(maxsize=256)(self._new)
+        self._whole: dict[RequestHead, Environ] = {}  # with the target, of heads that come again and again
 
     def make(self, request: IncomingMessage) -> Environ:
         """The environ of `request`."""
         head = request.head
-        raw = head.raw
-        if len(raw) - len(head.target) <= _KNOWN_HEAD:
-            environ = self._known(head.framing, raw.partition(b" HTTP/1.")[2]).copy()
-        else:
-            environ = self._new(head.framing, raw.lstrip(b"\r\n"))
-        target: str = head.target.decode("latin-1")
-        if target[0] != "/":
-            target = _origin_form(environ, target)
-        path, _, query = target.partition("?")
-        environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
-        environ["QUERY_STRING"] = query
+        whole = self._whole.get(head)
+        environ = self._with_head(head) if whole is None else whole.copy()
         socket = request.socket
         peer = socket._peer or socket._peer_name()
         if type(peer) is tuple:
@@ -248,6 +241,25 @@ class Environs:
         environ["greenhttp.closed"] = Closed(request)
         if "HTTP_UPGRADE" in environ:
             environ["gunicorn.socket"] = Connection(request)
+        return environ
+
+    def _with_head(self, head: RequestHead) -> Environ:
+        """What follows from a head."""
+        raw = head.raw
+        if len(raw) - len(head.target) <= _KNOWN_HEAD:
+            environ = self._known(head.framing, raw.partition(b" HTTP/1.")[2]).copy()
+        else:
+            environ = self._new(head.framing, raw.lstrip(b"\r\n"))
+        target: str = head.target.decode("latin-1")
+        if target[0] != "/":
+            target = _origin_form(environ, target)
+        path, _, query = target.partition("?")
+        environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+        environ["QUERY_STRING"] = query
+        if head.shared:
+            if len(self._whole) >= MAX_SHARED_HEADS:
+                self._whole.clear()
+            self._whole[head] = environ.copy()
         return environ
 
 
