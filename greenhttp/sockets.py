@@ -28,7 +28,9 @@ from .workers import Workers
 __all__ = ["Owner", "Socket", "WriteDone"]
 
 READ_SIZE = 64 * 1024  # bytes asked of the kernel at a time, while they come in such amounts;
-SMALL_READ_SIZE = 4 * 1024  # else so many: a large buffer for each request head would cost as much as its parsing
+SMALL_READ_SIZE = 4 * 1024  # else so many: a large buffer for each request head would cost as much as its parsing.
+# As long as a connection has never had more at a time: what Python allocates by itself, with 33 bytes for the object
+TINY_READ_SIZE = 512 - 33
 MAX_READS = 8  # of one socket in a row
 LINGER_TIME = 2.0  # seconds that a closing connection waits for the peer's end. Precedents: nginx 5, Apache 2
 LINGER_BYTES = 1024 * 1024  # bytes thrown away meanwhile
@@ -168,7 +170,7 @@ class Socket(Readable):
         self.due = NEVER
         self.last_activity = monotonic()
         self._told = NEVER  # `last_activity` of the silence that 'timeout' was emitted for
-        self._read_size = SMALL_READ_SIZE
+        self._read_size = TINY_READ_SIZE
         self.bytes_read = 0
         self.bytes_written = 0  # the queued ones too, as in Node
         self.queued = 0  # bytes that the kernel has not taken
@@ -289,7 +291,10 @@ class Socket(Readable):
             size = len(data)
             self.bytes_read += size
             full = size == self._read_size
-            self._read_size = READ_SIZE if full else SMALL_READ_SIZE
+            if full:
+                self._read_size = READ_SIZE
+            elif self._read_size == READ_SIZE:
+                self._read_size = SMALL_READ_SIZE
             owner = self.owner
             if owner is not None:
                 owner.data_received(data)

@@ -179,6 +179,29 @@ class Input:
         return iter(self._reader())
 
 
+class _NoInput:
+    """`wsgi.input` of requests without a body."""
+
+    __slots__ = ()
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Nothing is left."""
+        return b""
+
+    readline = read
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """No lines."""
+        return []
+
+    def __iter__(self) -> Iterator[bytes]:
+        """No lines."""
+        return iter(())
+
+
+_NO_INPUT = _NoInput()
+
+
 def server_environ(address: Any, errors: Any, extra: Mapping[str, Any], *, secure: bool) -> Environ:
     """What is the same in all requests of a server.
 
@@ -236,7 +259,8 @@ class Environs:
             environ["REMOTE_PORT"] = str(peer[1])
         elif environ["REMOTE_ADDR"] is None:  # a Unix socket, and the user has not named anybody either
             del environ["REMOTE_ADDR"], environ["REMOTE_PORT"]
-        environ["wsgi.input"] = Input(request)
+        if environ["wsgi.input"] is None:
+            environ["wsgi.input"] = Input(request)
         environ["greenhttp.request"] = request
         environ["greenhttp.closed"] = Closed(request)
         if "HTTP_UPGRADE" in environ:
@@ -257,6 +281,7 @@ class Environs:
         environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
         environ["QUERY_STRING"] = query
         if head.shared:
+            environ["wsgi.input"] = environ["wsgi.input"] or _NO_INPUT  # shared heads have no body
             if len(self._whole) >= MAX_SHARED_HEADS:
                 self._whole.clear()
             self._whole[head] = environ.copy()

@@ -126,7 +126,7 @@ class _Answer:
     def start_response(
         self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        """Fix status and headers; they leave with the first piece of the body.
+        """Fix status and headers; they leave with the first piece of the body, and become those of the response then.
 
         Args:
             status: as `'200 OK'`.
@@ -161,7 +161,6 @@ class _Answer:
         self.length = start.length
         response._status = start.code
         response._message = start.phrase
-        response.headers.update(start.fields)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -182,16 +181,20 @@ class _Answer:
             if stage is CLOSED:
                 raise ConnectionLostError("the client has gone", code="EPIPE")
             raise _too_long(self.length)
-        if stage < BODY and self.length is not None:
-            if self.length == len(data):
+        if stage < BODY:
+            if self.length is None:
+                response.headers.update(self.start.fields)
+            elif self.length == len(data):
                 self.finish(data, returned=False)
                 return
-            self._announce()
+            else:
+                self._announce(self.start)
         response.write(data)
 
-    def _announce(self) -> None:
-        """Put the application's `Content-Length` on; not where it would be wrong (RFC 9110 section 8.6)."""
+    def _announce(self, start: _Start) -> None:
+        """Set headers with the application's `Content-Length`; not where it would be wrong (RFC 9110 section 8.6)."""
         response = self.response
+        response.headers.update(start.fields)
         status = response._status
         if status != 204 and (status != 304 or self.length):
             response.headers.set("Content-Length", str(self.length))
@@ -222,6 +225,7 @@ class _Answer:
             and (length is None or length == len(data))
             and response.end_at_once(start.lines, data)
         ):
+            response.headers = start.fields  # for whoever asks what was sent; it is too late for changes
             return
         if isinstance(data, str):
             raise TypeError("a body must be bytes, not str")
@@ -230,9 +234,11 @@ class _Answer:
             if returned and inflow is not None:
                 inflow.asked = False  # what the application has not read nobody will
             if length is not None and (length != len(data) or not length):
-                self._announce()
-            elif not response.req.head.framing.ordinary:
-                self._persist()
+                self._announce(start)
+            else:
+                response.headers.update(start.fields)
+                if not response.req.head.framing.ordinary:
+                    self._persist()
         response.end(data)
 
     def send_all(self, result: Iterable[bytes]) -> None:
@@ -260,9 +266,10 @@ class _Answer:
         that are left."""
         response = self.response
         plain = None
-        if self.start is not None and response._stage < BODY and response._status not in (204, 304):
+        start = self.start
+        if start is not None and response._stage < BODY and response._status not in (204, 304):
             plain = _plain_file(file)
-        if plain is not None:
+        if start is not None and plain is not None:
             fd, offset, count = plain
             if self.length is not None:
                 count = min(count, self.length)
@@ -271,7 +278,7 @@ class _Answer:
                 return ()
             if self.length is None:
                 self.length = count
-            self._announce()
+            self._announce(start)
             sent = response.send_file(fd, offset, count)
             if sent == count or response._stage is CLOSED:
                 return ()
