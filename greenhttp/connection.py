@@ -237,7 +237,7 @@ class ServerConnection:
             self._phase = IDLE
 
     def _open_exchange(self, head: RequestHead) -> None:
-        """In the hub: a request has begun; enter a worker with its handler."""
+        """In the hub: a request has begun; a worker will run its handler."""
         socket = self.socket
         if self._phase is not HEAD:
             self._since = socket.last_activity
@@ -265,8 +265,14 @@ class ServerConnection:
             if self._behind is None:
                 self._behind = []
             self._behind.append(response)
-        run = self._run_handler if self.server.pool is None else self._run_pooled
-        self._workers.enter(run, event, response)
+        workers = self._workers
+        if self.server.pool is not None:
+            workers.enter(self._run_pooled, event, response)  # now, for it counts
+        elif socket.corked or not head.complete:
+            # now, for answers that leave together, and for a handler that may answer whatever becomes of the body
+            workers.enter(self._run_handler, event, response)
+        else:
+            workers.soon(self._run_handler, event, response)
 
     def _ignores_upgrade(self, head: RequestHead) -> bool:
         """Whether to answer an upgrade request as if it were none.
@@ -329,6 +335,8 @@ class ServerConnection:
 
     def _run_handler(self, event: str, response: ServerResponse) -> None:
         """In a worker."""
+        if response.req._fate:
+            return  # the client went away before its turn came: no listener would hear of that
         try:
             for listener in self.server.listeners(event):  # `emit` would add 1 KB to the stack of a blocked handler
                 listener(response.req, response)

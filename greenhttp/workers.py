@@ -1,13 +1,16 @@
 """The greenlets that run user code: handlers and listeners never run in the hub.
 
-A worker is a real `gevent.Greenlet` (so `gevent.kill`, `gevent.Timeout` and `gevent.local` work in it) that the hub
-enters directly, without the detour over the loop's queue. When its task blocks or ends, control is back in the hub. It
-then waits for the next task, with a fresh `contextvars` context for each.
+A worker is a real `gevent.Greenlet` (so `gevent.kill`, `gevent.Timeout` and `gevent.local` work in it). Tasks that come
+up in one turn of the loop are run together, before the loop waits again: the hub enters a worker, and this does one
+after another, each with a fresh `contextvars` context. Where one blocks, control is back in the hub, and another worker
+goes on with the rest. So a switch there and back, which costs more than a small task, is paid once a turn by tasks that
+do not block.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, ClassVar, Protocol
@@ -25,8 +28,11 @@ log = logging.getLogger("greenhttp")
 MAX_SPARE = 128  # idle workers kept by a hub: some 5 KB each, against about 3 µs to make a new one
 
 
+_Task = tuple[Callable[..., object], tuple[Any, ...]]
+
+
 class Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the checker only
-    """Runs one task after another: `switch(task, args)` gives it the next. At first it is to be entered without."""
+    """Runs tasks: first it is to be entered by a plain `switch()`, to wait, and then by one with the tasks of a turn."""
 
     __slots__ = ("workers",)
 
@@ -38,19 +44,25 @@ class Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the chec
 
     def _run(self, *_: Any) -> None:
         workers = self.workers
-        spare, hub = workers.spare, workers.hub
+        spare, hub, tasks = workers.spare, workers.hub, workers.tasks
+        next_task = tasks.popleft
         try:
             while True:
                 if len(spare) >= MAX_SPARE:
                     return
                 spare.append(self)
-                task, args = _switch(hub)
-                if len(args) == 2:
-                    # most tasks; a call with `*` would add to the C stack that a blocked greenlet keeps
-                    task(args[0], args[1])
-                else:
-                    task(*args)
-                del task, args  # or they, and what they are bound to, would live until the next task
+                if _switch(hub) is not tasks:  # somebody else, who has kept a worker that served him
+                    spare.remove(self)
+                    continue
+                while tasks:
+                    self.gr_context = Context()
+                    task, args = next_task()
+                    if len(args) == 2:
+                        # most tasks; a call with `*` would add to the C stack that a blocked greenlet keeps
+                        task(args[0], args[1])
+                    else:
+                        task(*args)
+                    del task, args  # or they, and what they are bound to, would live until the next task
         finally:
             if self in spare:  # killed while it waited
                 spare.remove(self)
@@ -61,11 +73,13 @@ class Workers:
 
     _by_hub: ClassVar[WeakKeyDictionary[Hub, Workers]] = WeakKeyDictionary()
 
-    __slots__ = ("hub", "spare")
+    __slots__ = ("_coming", "hub", "spare", "tasks")
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.spare: list[Worker] = []
+        self.tasks: deque[_Task] = deque()  # of this turn of the loop
+        self._coming: list[_Task] = []  # for the end of this turn; while there are some, `_turn` is scheduled
 
     @classmethod
     def of(cls, hub: Hub) -> Workers:
@@ -75,21 +89,20 @@ class Workers:
             workers = cls._by_hub[hub] = cls(hub)
         return workers
 
-    def enter(self, task: Callable[..., object], *args: Any) -> None:
-        """In the hub: run `task(*args)` in a worker, now, until it blocks or ends.
+    def soon(self, task: Callable[..., object], *args: Any) -> None:
+        """Anywhere: run `task(*args)` in a worker, before the loop waits again, after those that were given before.
 
         What it raises ends the worker and is reported by gevent, so `task` sees to its own exceptions.
         """
-        spare = self.spare
-        if not spare:
-            Worker(self).switch()
-        worker = spare.pop()
-        worker.gr_context = Context()
-        worker.switch(task, args)
+        if not self._coming:
+            self.hub.loop.run_callback(self._turn)
+        self._coming.append((task, args))
 
-    def soon(self, task: Callable[..., object], *args: Any) -> None:
-        """Anywhere: run `task(*args)` in a worker, after the greenlet that runs now has blocked or ended."""
-        self.hub.loop.run_callback(self.enter, task, *args)
+    def enter(self, task: Callable[..., object], *args: Any) -> None:
+        """In the hub: run `task(*args)` in a worker, now, until it blocks or ends; those that were given before come
+        first. Raises nothing either."""
+        self._coming.append((task, args))
+        self._turn()
 
     def dispatch(self, task: Callable[..., object], *args: Any) -> None:
         """Anywhere: `enter` in the hub, `soon` elsewhere."""
@@ -97,6 +110,21 @@ class Workers:
             self.enter(task, *args)
         else:
             self.soon(task, *args)
+
+    def _turn(self) -> None:
+        """In the hub: run what has come up. Those tasks that come up meanwhile wait for the next turn, so that the loop
+        can see to the network in between."""
+        tasks, spare = self.tasks, self.spare
+        tasks += self._coming
+        self._coming.clear()
+        try:
+            while tasks:
+                if not spare:
+                    Worker(self).switch()
+                spare.pop().switch(tasks)
+        finally:
+            if tasks:  # something was raised here, such as KeyboardInterrupt
+                self.hub.loop.run_callback(self._turn)
 
 
 class _Emits(Protocol):
