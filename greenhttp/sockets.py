@@ -303,8 +303,8 @@ class Socket(Readable):
             if not full:
                 return
             reads += 1
-            if reads == MAX_READS or not self.reading_on:
-                return
+            if reads == MAX_READS or not self.reading_on or self.workers.coming:
+                return  # others have their turn, and so has a handler that this has caused
 
     def _take_in(self, data: bytes) -> None:
         """Nobody owns the socket: bytes are for a reader, or thrown away before it closes."""

@@ -32,7 +32,7 @@ _Task = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the checker only
-    """Runs tasks: first it is to be entered by a plain `switch()`, to wait, and then by one with the tasks of a turn."""
+    """Runs tasks. It is entered by a plain `switch()` first, to wait, and then by one with the tasks of a turn."""
 
     __slots__ = ("workers",)
 
@@ -73,13 +73,14 @@ class Workers:
 
     _by_hub: ClassVar[WeakKeyDictionary[Hub, Workers]] = WeakKeyDictionary()
 
-    __slots__ = ("_coming", "hub", "spare", "tasks")
+    __slots__ = ("coming", "hub", "spare", "tasks")
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.spare: list[Worker] = []
         self.tasks: deque[_Task] = deque()  # of this turn of the loop
-        self._coming: list[_Task] = []  # for the end of this turn; while there are some, `_turn` is scheduled
+        #: For the end of this turn; while there are some, `_turn` is scheduled.
+        self.coming: list[_Task] = []
 
     @classmethod
     def of(cls, hub: Hub) -> Workers:
@@ -94,14 +95,14 @@ class Workers:
 
         What it raises ends the worker and is reported by gevent, so `task` sees to its own exceptions.
         """
-        if not self._coming:
+        if not self.coming:
             self.hub.loop.run_callback(self._turn)
-        self._coming.append((task, args))
+        self.coming.append((task, args))
 
     def enter(self, task: Callable[..., object], *args: Any) -> None:
         """In the hub: run `task(*args)` in a worker, now, until it blocks or ends; those that were given before come
         first. Raises nothing either."""
-        self._coming.append((task, args))
+        self.coming.append((task, args))
         self._turn()
 
     def dispatch(self, task: Callable[..., object], *args: Any) -> None:
@@ -115,8 +116,8 @@ class Workers:
         """In the hub: run what has come up. Those tasks that come up meanwhile wait for the next turn, so that the loop
         can see to the network in between."""
         tasks, spare = self.tasks, self.spare
-        tasks += self._coming
-        self._coming.clear()
+        tasks += self.coming
+        self.coming.clear()
         try:
             while tasks:
                 if not spare:

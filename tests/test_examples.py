@@ -97,10 +97,35 @@ def test_upgrade_echo_sends_back_what_it_gets(example: Example) -> None:
 # --- those of WSGI ---
 
 
-def test_flask_echoes_on_a_websocket(example: Example) -> None:
+@pytest.fixture
+def flask(example: Example) -> int:
+    """The port of the example."""
+    for package in ("flask", "flask_sock"):
+        pytest.importorskip(package, reason=f"{package} IS NOT INSTALLED: the example of Flask is NOT tested")
+    return example("wsgi_flask.py")
+
+
+def test_flask_answers(flask: int, ask: Any) -> None:
+    assert ask(flask).read() == b"Hello from Flask\n"
+
+
+def test_flask_streams_the_news_until_the_reader_has_gone(flask: int, processes: Any, ask: Any) -> None:
+    reader = http.client.HTTPConnection("127.0.0.1", flask, timeout=LIMIT)
+    reader.request("GET", "/news")
+    response = reader.getresponse()
+
+    assert response.getheader("Transfer-Encoding") == "chunked"
+    assert response.readline() == b"\n"
+    assert ask(flask, "/news", "POST", b"fresh").read() == b"told 1\n"
+    assert response.readline() == b"fresh\n"
+    response.close()
+    reader.close()
+    assert processes[-1].stdout.readline() == "a reader has gone\n"
+
+
+def test_flask_echoes_on_a_websocket(flask: int) -> None:
     websocket = pytest.importorskip("websocket", reason="websocket-client IS NOT INSTALLED: the echo is NOT tested")
-    pytest.importorskip("flask_sock", reason="flask-sock IS NOT INSTALLED: the echo is NOT tested")
-    client = websocket.create_connection(f"ws://127.0.0.1:{example('wsgi_flask.py')}/echo", timeout=LIMIT)
+    client = websocket.create_connection(f"ws://127.0.0.1:{flask}/echo", timeout=LIMIT)
     client.send("hello")
 
     assert client.recv() == "hello"

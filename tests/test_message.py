@@ -36,6 +36,30 @@ def post(*pieces: bytes, headers: str = "") -> bytes:
     return get(method="POST", headers=CHUNKED + headers) + chunks + b"0\r\n\r\n"
 
 
+def test_requests_with_the_same_bytes_come_to_their_end_each_for_itself(serve, connect):
+    """Heads that come again are one object: what one handler makes of it, the next must not see."""
+    heard = Heard()
+
+    def handler(req, res):
+        count = heard.names.count("handled")
+        heard.note("handled", req.complete)
+        if count % 2:
+            heard.note("read", req.read(), req.read(1))
+        else:
+            heard.listen(req, "data", "end")
+        res.end()
+
+    client = connect(serve(handler))
+    for _ in range(4):
+        client.send(get("/again")).read_response()
+    heard.wait_for("end", 2)
+
+    assert [entry for entry in heard if entry[0] == "handled"] == [("handled", True)] * 4
+    assert [entry for entry in heard if entry[0] == "read"] == [("read", b"", b"")] * 2
+    assert heard.names.count("end") == 2
+    assert "data" not in heard.names
+
+
 # --- the head ---
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from greenhttp.errors import RemoteProtocolError
 from greenhttp.framing import RequestHead
 from greenhttp.headers import field_line, flat_fields
-from greenhttp.parser import MAX_HEADER_SIZE, End, ParserLimits, RequestParser
+from greenhttp.parser import MAX_HEADER_SIZE, MAX_SHARED_HEADS, End, ParserLimits, RequestParser
 
 from .wire.driver import by_byte, cuts, drive, drive_on, pieces_at
 
@@ -174,6 +174,65 @@ def test_require_host_lets_only_a_missing_one_pass():
     assert drive([b"GET / HTTP/1.1\r\n\r\n"], lenient) == ["request GET / HTTP/1.1 = keep-alive, complete"]
     assert drive([GET + b"Host: a\r\n\r\n"], lenient) == ["fault 400 HPE_INVALID_HOST"]
     assert drive([b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"], lenient) == ["fault 400 HPE_INVALID_HOST"]
+
+
+# --- heads that come again ---
+
+
+def test_the_same_bytes_on_any_connection_are_given_the_head_that_was_read_before():
+    limits = ParserLimits()
+    first = fed(NEXT, limits).next_event()
+    assert isinstance(first, RequestHead)
+    assert first.shared
+
+    parser = fed(NEXT, limits)
+    assert parser.next_event() is first
+    assert parser.next_event() is None
+    parser.receive(NEXT)
+    assert parser.next_event() is first
+    assert fed(NEXT).next_event() is not first, "another server may have other limits"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+        CHUNKED + b"0\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        GET + b"Connection: close\r\n\r\n",
+        GET + b"Connection: upgrade\r\nUpgrade: x\r\n\r\n",
+        GET + b"Expect: 100-continue\r\n\r\n",
+        b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        padded_head(257),
+        NEXT + NEXT,
+    ],
+)
+def test_only_a_small_head_that_decides_nothing_and_comes_alone_is_shared(raw: bytes):
+    limits = ParserLimits()
+    head = fed(raw, limits).next_event()
+    assert isinstance(head, RequestHead)
+    assert not head.shared
+    assert fed(raw, limits).next_event() is not head
+
+
+def test_a_head_that_was_read_before_meets_new_limits():
+    limits = ParserLimits()
+    assert drive([NEXT], limits) == drive([NEXT], limits)
+    limits.max_header_size = len(NEXT) - 1
+    assert drive([NEXT], limits) == ["fault 431 HPE_HEADER_OVERFLOW"]
+    limits.max_header_size, limits.max_headers_count = MAX_HEADER_SIZE, 1
+    assert drive([GET + b"A: b\r\n\r\n"], limits) == ["fault 431 HPE_HEADER_OVERFLOW"]
+
+
+def test_heads_that_never_come_again_are_not_all_kept():
+    limits = ParserLimits()
+    parser = RequestParser(limits)
+    for number in range(3 * MAX_SHARED_HEADS):
+        parser.receive(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+        head = parser.next_event()
+        assert isinstance(head, RequestHead)
+        assert head.target == b"/%d" % number
+    assert len(limits.heads) <= MAX_SHARED_HEADS
 
 
 # --- what comes out, and when ---

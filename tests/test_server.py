@@ -15,6 +15,7 @@ import pytest
 from gevent.event import AsyncResult, Event
 
 import greenhttp
+from greenhttp.sockets import SMALL_READ_SIZE, TINY_READ_SIZE
 
 from .peer import Peer, hello, serving, wait_for
 from .support import eventually
@@ -254,6 +255,19 @@ def test_half_open_not_allowed_when_client_ends_then_server_ends_after_the_handl
         assert peer.rest() == b""
         assert began.is_set()
         wait_for(closed)
+
+
+@pytest.mark.parametrize("sizes", [[TINY_READ_SIZE], [SMALL_READ_SIZE - 1, SMALL_READ_SIZE]], ids=["first", "later"])
+def test_a_request_that_fills_a_read_is_answered_though_its_client_ends_in_the_same_moment(sizes):
+    """The end is not looked at before the handler has begun, as after any other request."""
+    with serving(hello) as server, Peer(server) as peer:
+        for size in sizes:
+            padding = size - len(b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n")
+            peer.get("/", "X: " + "x" * padding)
+            if size == sizes[-1]:
+                peer.end()
+            assert peer.answer().status == 200
+        assert peer.rest() == b""
 
 
 def test_a_thousand_connections_of_http_1_0_each_get_the_whole_body():

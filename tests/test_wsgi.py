@@ -97,6 +97,55 @@ class Body:
         self.closed += 1
 
 
+# --- requests that come again ---
+
+
+def test_an_environ_is_the_requests_own_though_the_same_head_comes_again(client):
+    seen: list[dict[str, Any]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(dict(environ))
+        environ["PATH_INFO"] = "/changed"
+        environ["wsgi.input"] = None
+        environ["app.own"] = environ.pop("HTTP_HOST")
+        start_response(OK, [TEXT])
+        return [b"ok"]
+
+    asking = client(app)
+    for _ in range(3):
+        assert asking.send(get("/a%20b?c")).read_response().body == b"ok"
+
+    for environ in seen:
+        assert (environ["PATH_INFO"], environ["QUERY_STRING"], environ["HTTP_HOST"]) == ("/a b", "c", "a")
+        assert environ["REMOTE_PORT"] == str(asking.local_port)
+        assert "app.own" not in environ
+    assert len({id(environ["greenhttp.request"]) for environ in seen}) == 3
+    assert len({id(environ["greenhttp.closed"]) for environ in seen}) == 3
+
+
+def test_the_input_of_a_request_without_a_body_is_empty_whenever_it_is_asked(client):
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = environ["wsgi.input"]
+        start_response(OK, [TEXT])
+        read = [body.read(), body.read(5), body.readline(), body.readline(5), body.readlines(), body.readlines(5)]
+        return [repr([*read, *body]).encode()]
+
+    asking = client(app)
+    for _ in range(3):
+        assert asking.send(get()).read_response().body == b"[b'', b'', b'', b'', [], []]"
+
+
+def test_two_clients_with_the_same_head_are_told_apart(client, connect):
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response(OK, [TEXT])
+        return [environ["REMOTE_PORT"].encode()]
+
+    first = client(app)
+    second = connect(first.sock.getpeername())
+    for asking in (first, second, first):
+        assert asking.send(get()).read_response().body == str(asking.local_port).encode()
+
+
 # --- wsgiref's validator ---
 
 REQUESTS = {
