@@ -270,6 +270,24 @@ def test_a_request_that_fills_a_read_is_answered_though_its_client_ends_in_the_s
         assert peer.rest() == b""
 
 
+def test_a_request_that_is_cut_before_its_turn_is_not_handled():
+    """Its handler could wait for the 'close' that has been."""
+    handled = []
+    sockets = []
+    before_the_turn = gevent.get_hub().loop.prepare()  # the watcher that was started last comes first
+
+    with serving(lambda req, res: handled.append(req.url)) as server, Peer(server) as peer:
+        server.on("connection", sockets.append)
+        before_the_turn.start(lambda: sockets and sockets[0].bytes_read and sockets[0].destroy())
+        try:
+            peer.get()
+            assert peer.rest() == b""
+        finally:
+            before_the_turn.close()
+        assert sockets[0].destroyed
+        assert handled == []
+
+
 def test_a_thousand_connections_of_http_1_0_each_get_the_whole_body():
     """Behaviour 1.18"""
 
