@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import gevent
 from gevent import get_hub
 from gevent.pool import Pool
-from greenlet import GreenletExit
 
 from .client_connection import ClientConnection, hang_up
 from .deadlines import Deadlines
@@ -23,7 +22,7 @@ from .events import EventEmitter
 from .parser import MAX_HEADER_SIZE, ResponseLimits
 from .sockets import Socket
 from .streams import HIGH_WATER_MARK
-from .workers import Workers, deliver
+from .workers import ENDINGS, Workers, deliver
 
 __all__ = ["Agent", "default_agents", "global_agent", "plain_socket"]
 
@@ -272,15 +271,15 @@ class Agent(EventEmitter):
         try:
             create = request.options.get("create_connection") or self.create_connection
             socket = self._transport(create(request.options), request.options)
-        except (Exception, gevent.Timeout) as error:
-            self._dialed(request)
-            request.failed(error if isinstance(error, Exception) else TimeoutError(str(error)))
-            self._serve_waiting(name)
-        except GreenletExit:
+        except ENDINGS:
             self._dialed(request)
             request.failed(hang_up())
             self._serve_waiting(name)
             raise
+        except BaseException as error:
+            self._dialed(request)
+            request.failed(error if isinstance(error, Exception) else TimeoutError(str(error)))
+            self._serve_waiting(name)
         else:
             if self._dialed(request) is None:
                 socket.destroy()  # it came before the end that it was to be stopped with

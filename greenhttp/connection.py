@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import gevent
 from gevent.pool import Pool
-from greenlet import GreenletExit
 
 from .deadlines import NEVER
 from .errors import ConnectionLostError, HTTPError, PeerTimeoutError, RemoteProtocolError
@@ -27,8 +26,8 @@ from .parser import End, ParserLimits, RequestParser
 from .rate import RateMeter
 from .response import ServerResponse
 from .sockets import LINGER_BYTES, Socket
-from .status import STATUS_CODES
-from .workers import Workers, deliver, log
+from .status import SAFE_METHODS, STATUS_CODES
+from .workers import ENDINGS, Workers, deliver, log
 
 __all__ = ["ConnectionServer", "ServerConnection"]
 
@@ -204,11 +203,16 @@ class ServerConnection:
         self._schedule(socket.last_activity)
 
     def _has_room(self) -> bool:
-        behind = self._behind
+        front, behind = self._front, self._behind
         if self._refusal is not None or self._upgrade is not None:
             return False
-        if self._front is not None and self._front.is_last:
-            return False
+        if front is not None:
+            if front.is_last:
+                return False
+            if self._receiving is None and (following := self._parser.next_method):
+                last = behind[-1] if behind else front
+                if last.req.method not in SAFE_METHODS or following not in SAFE_METHODS:
+                    return False  # what has effects runs alone (RFC 9112 section 9.3.2)
         if behind is not None and len(behind) >= MAX_PIPELINED - 1:
             return False
         if self.socket.queued > self.socket.high_water_mark:
@@ -340,12 +344,12 @@ class ServerConnection:
         try:
             for listener in self.server.listeners(event):  # `emit` would add 1 KB to the stack of a blocked handler
                 listener(response.req, response)
-        except (Exception, gevent.Timeout):
-            log.exception("the %r listener raised on %s %s", event, response.req.method, response.req.url)
-            self._fail_exchange(response)
-        except GreenletExit:
+        except ENDINGS:
             self._fail_exchange(response)
             raise
+        except BaseException:
+            log.exception("the %r listener raised on %s %s", event, response.req.method, response.req.url)
+            self._fail_exchange(response)
         if response._listeners is not None:
             response.tell_finish()
         if self._receiving is None:
@@ -661,12 +665,12 @@ class ServerConnection:
         """In a worker."""
         try:
             self.server.emit(event, request, self.socket, rest)
-        except (Exception, gevent.Timeout):
-            log.exception("the %r listener raised on %s %s", event, request.method, request.url)
-            self.socket.destroy()
-        except GreenletExit:
+        except ENDINGS:
             self.socket.destroy()
             raise
+        except BaseException:
+            log.exception("the %r listener raised on %s %s", event, request.method, request.url)
+            self.socket.destroy()
 
     # --- the end ---
 

@@ -43,6 +43,8 @@ __all__ = ["Worker"]
 BEAT = 1.0  # seconds between two signs of life, if `timeout` allows as much
 LEEWAY = 0.5  # seconds before the end of `graceful_timeout`, when the arbiter kills, that we cut what still runs
 UNLIMITED_HEAD = 1024 * 1024  # bytes, where gunicorn is told to set no limit. Precedent: gunicorn's fast parser
+ARBITERS_OWN = ("os", "signal")  # what the arbiter learns by that a worker has ended
+PATCH_A_PART = "with preload_app, the application may patch by monkey.patch_all(os=False, signal=False)"
 #: Settings about requests that have no meaning here; a value of the user's own is told in the log.
 NOT_HONOURED = """casefold_http_method forwarder_headers header_map http2_cleartext http_protocols
     permit_obsolete_folding permit_unconventional_http_method permit_unconventional_http_version protocol
@@ -138,9 +140,12 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
     def init_process(self) -> None:
         """In the new process: patch the standard library, load the application, and serve until the end."""
         signal.signal(signal.SIGTERM, super().handle_exit)  # the handler of the arbiter, inherited, would lose it
+        if any(map(monkey.is_module_patched, ARBITERS_OWN)):
+            self.log.warning("The arbiter is patched, and may not hear of workers that end: %s", PATCH_A_PART)
         monkey.patch_all()
         gevent.reinit()
         self._leaving = Event()
+        self._aborted = False
         self._running: dict[IncomingMessage, Environ | None] = {}  # the requests whose application has not returned
         self._servers: list[Server] = []
         super().init_process()
@@ -183,6 +188,11 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
             self._drain()
         finally:
             beat.kill()  # the file that it touches is closed next
+
+    def handle_abort(self, sig: int, frame: object) -> None:
+        """SIGABRT: the hub is blocked; end at once, wherever that is."""
+        self._aborted = True
+        super().handle_abort(sig, frame)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """SIGTERM: stop in good order."""
@@ -268,6 +278,13 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
             self._leave()  # before the answer, so that it says `Connection: close`
         try:
             gateway.handle(request, response)
+        except SystemExit:
+            if self._aborted:
+                raise
+            # what one application raises must not end the requests of all, and gunicorn takes some codes for a reason
+            # to end itself
+            self.log.exception("%s %s tried to end the worker", request.method, request.url)
+            request._source.listener_failed(request)
         finally:
             environ = self._running.pop(request)
             if environ is not None:
@@ -303,8 +320,8 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
     def _scheme(self, environ: Environ) -> str | None:
         """`wsgi.url_scheme`, which a proxy that is trusted may tell; None if it tells both."""
         own: str = environ["wsgi.url_scheme"]
-        peer = environ.get("REMOTE_ADDR")  # none on a Unix socket, which is trusted
-        if peer is not None and not _is_among(peer, self._proxies):
+        peer = environ["REMOTE_ADDR"]  # empty on a Unix socket, which is trusted
+        if peer and not _is_among(peer, self._proxies):
             return own
         told = {"https" if environ[key] == value else "http" for key, value in self._secure_fields if key in environ}
         if len(told) > 1:

@@ -17,7 +17,7 @@ from .events import EventEmitter
 from .headers import Headers, OutgoingHeaders, field_line, field_pairs
 from .sockets import FILE_PIECE, Socket, WriteDone
 from .streams import HIGH_WATER_MARK, Data, encode
-from .workers import Workers, deliver, log
+from .workers import ENDINGS, Workers, deliver, log
 
 __all__ = ["NO_EXTRAS", "BodyFraming", "Extras", "MessageSink", "OutgoingMessage", "Stage"]
 
@@ -535,7 +535,9 @@ class OutgoingMessage(EventEmitter):
     def _call_back(self, callback: Callable[..., object], error: BaseException | None) -> None:
         try:
             callback(*([error] if error is not None else []))
-        except (Exception, gevent.Timeout):
+        except ENDINGS:
+            raise
+        except BaseException:
             log.exception("the callback %r raised", callback)
 
 

@@ -44,6 +44,7 @@ MAX_HEADER_SIZE = 16 * 1024  # bytes, start line and fields together. Precedents
 _SHORTEST_FIELD = 4  # bytes of a line: a name, a colon and the line's end
 _ANY_COUNT = 2**63
 _MAX_KNOWN = 2048  # bytes of a connection's last head that are kept, to know the same fields again
+_LONGEST_METHOD = 16  # bytes, with empty lines before it
 _MAX_SHARED = 256  # bytes of a head that is looked up as a whole; those of browsers are longer, and rarely the same
 MAX_SHARED_HEADS = 256  # kept by a server
 
@@ -349,6 +350,12 @@ class RequestParser(_MessageParser[RequestHead]):
         # most clients send the same fields with every request of a connection: then they mean the same
         self._fields = b""  # the last head from its version on
         self._framing = _NOTHING_SEEN
+
+    @property
+    def next_method(self) -> str:
+        """The method of the head that comes next; empty if not all of it is here."""
+        method, blank, _ = self.buffered[self._begin : self._begin + _LONGEST_METHOD].lstrip(b"\r\n").partition(b" ")
+        return method.decode("latin-1") if blank else ""
 
     def ignore_upgrade(self, head: RequestHead) -> None:
         """Go on as if `head`, the last, had asked for no upgrade: its body is framed, and other requests follow."""

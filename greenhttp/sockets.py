@@ -281,6 +281,7 @@ class Socket(Readable):
                 self._read_size = SMALL_READ_SIZE
                 return
             except OSError as error:
+                self.workers.turn()  # a handler that waits for its turn begins before its client is known to be gone
                 self.destroy(error)
                 return
             self.last_activity = monotonic()
@@ -291,8 +292,10 @@ class Socket(Readable):
             size = len(data)
             self.bytes_read += size
             full = size == self._read_size
+            waiting = 0
             if full:
                 self._read_size = READ_SIZE
+                waiting = len(self.workers.coming)
             elif self._read_size == READ_SIZE:
                 self._read_size = SMALL_READ_SIZE
             owner = self.owner
@@ -303,7 +306,7 @@ class Socket(Readable):
             if not full:
                 return
             reads += 1
-            if reads == MAX_READS or not self.reading_on or self.workers.coming:
+            if reads == MAX_READS or not self.reading_on or len(self.workers.coming) > waiting:
                 return  # others have their turn, and so has a handler that this has caused
 
     def _take_in(self, data: bytes) -> None:
@@ -326,6 +329,10 @@ class Socket(Readable):
         return False
 
     def _on_eof(self) -> None:
+        """In the hub: the peer has ended its side. What it sent before is worked on first."""
+        self.workers.turn()
+        if self._state is _CLOSED:
+            return
         if self.owner is not None:
             self.owner.eof_received()
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 
-__all__ = ["METHODS", "STATUS_CODES"]
+__all__ = ["METHODS", "SAFE_METHODS", "STATUS_CODES"]
 
 # The phrases of the standard library grow newer with each Python; ours are the same on all of them.
 STATUS_CODES: dict[int, str] = {status.value: status.phrase for status in http.HTTPStatus} | {
@@ -25,3 +25,6 @@ METHODS: list[str] = sorted(
     NOTIFY OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND
     UNLINK UNLOCK UNSUBSCRIBE""".split()
 )
+
+#: Those that only read (RFC 9110 section 9.2.1, and IANA's registry of methods).
+SAFE_METHODS = frozenset("GET HEAD OPTIONS PROPFIND QUERY REPORT SEARCH TRACE".split())

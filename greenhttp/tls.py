@@ -156,6 +156,7 @@ class TLSSocket(Socket):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
+            self.workers.turn()  # as for plain sockets
             self.destroy(error)
             return
         self.last_activity = monotonic()
@@ -375,6 +376,7 @@ class TLSSocket(Socket):
 
     def _refuse(self, error: Exception, last_words: bytes) -> None:
         """In the hub: close with an error that the peer is told of."""
+        self.workers.turn()  # what it sent before is worked on first
         if self._state is not _OPEN or self._out is not None or not last_words:
             self.destroy(error)
             return

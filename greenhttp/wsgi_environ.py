@@ -249,26 +249,24 @@ class Environs:
 
     def make(self, request: IncomingMessage) -> Environ:
         """The environ of `request`."""
-        head = request.head
-        whole = self._whole.get(head)
-        environ = self._with_head(head) if whole is None else whole.copy()
+        whole = self._whole.get(request.head)
+        environ = self._begin(request) if whole is None else whole.copy()
         socket = request.socket
         peer = socket._peer or socket._peer_name()
         if type(peer) is tuple:
             environ["REMOTE_ADDR"] = peer[0]
             environ["REMOTE_PORT"] = str(peer[1])
-        elif environ["REMOTE_ADDR"] is None:  # a Unix socket, and the user has not named anybody either
-            del environ["REMOTE_ADDR"], environ["REMOTE_PORT"]
-        if environ["wsgi.input"] is None:
-            environ["wsgi.input"] = Input(request)
+        else:  # a Unix socket; RFC 3875 section 4.1.8 wants an address all the same, and the user may have named one
+            environ["REMOTE_ADDR"] = environ["REMOTE_ADDR"] or ""
+            if environ["REMOTE_PORT"] is None:
+                del environ["REMOTE_PORT"]
         environ["greenhttp.request"] = request
         environ["greenhttp.closed"] = Closed(request)
-        if "HTTP_UPGRADE" in environ:
-            environ["gunicorn.socket"] = Connection(request)
         return environ
 
-    def _with_head(self, head: RequestHead) -> Environ:
-        """What follows from a head."""
+    def _begin(self, request: IncomingMessage) -> Environ:
+        """What follows from the head of `request`."""
+        head = request.head
         raw = head.raw
         if len(raw) - len(head.target) <= _KNOWN_HEAD:
             environ = self._known(head.framing, raw.partition(b" HTTP/1.")[2]).copy()
@@ -280,11 +278,15 @@ class Environs:
         path, _, query = target.partition("?")
         environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
         environ["QUERY_STRING"] = query
-        if head.shared:
-            environ["wsgi.input"] = environ["wsgi.input"] or _NO_INPUT  # shared heads have no body
+        if head.shared and "HTTP_UPGRADE" not in environ:
+            environ["wsgi.input"] = _NO_INPUT  # shared heads have no body
             if len(self._whole) >= MAX_SHARED_HEADS:
                 self._whole.clear()
             self._whole[head] = environ.copy()
+            return environ
+        environ["wsgi.input"] = Input(request)
+        if "HTTP_UPGRADE" in environ:
+            environ["gunicorn.socket"] = Connection(request)
         return environ
 
 

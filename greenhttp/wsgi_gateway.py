@@ -20,8 +20,6 @@ from functools import lru_cache
 from typing import Any
 from wsgiref.util import FileWrapper, is_hop_by_hop
 
-import gevent
-
 from .errors import (
     BodyLengthError,
     ConnectionLostError,
@@ -36,6 +34,7 @@ from .outgoing import BODY, CLOSED, ENDED, LARGE, content_length
 from .response import ServerResponse, first_lines
 from .server import TIMEOUT
 from .streams import HIGH_WATER_MARK
+from .workers import ENDINGS
 from .wsgi_environ import Environ, Environs, server_environ
 
 __all__ = ["WSGI_OPTIONS", "Application", "Gateway", "gateway", "is_application"]
@@ -116,17 +115,18 @@ _UNSAID = _Start("200 OK", ())  # when `start_response` was called to no effect,
 class _Answer:
     """What one call of an application says."""
 
-    __slots__ = ("length", "response", "start")
+    __slots__ = ("length", "lines", "response", "start")
 
     def __init__(self, response: ServerResponse) -> None:
         self.response = response
         self.start: _Start | None = None  # what `start_response` was called with
         self.length: int | None = None  # the Content-Length of the application
+        self.lines = b""  # all that has to be said before the length, if nothing has to be weighed
 
     def start_response(
         self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        """Fix status and headers; they leave with the first piece of the body, and become those of the response then.
+        """Fix status and headers; they leave with the first piece of the body.
 
         Args:
             status: as `'200 OK'`.
@@ -159,8 +159,10 @@ class _Answer:
             start = _Start(status, fields)
         self.start = start
         self.length = start.length
+        self.lines = b"" if response.headers else start.lines  # some may be set before the application is called
         response._status = start.code
         response._message = start.phrase
+        response.headers.update(start.fields)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -181,20 +183,16 @@ class _Answer:
             if stage is CLOSED:
                 raise ConnectionLostError("the client has gone", code="EPIPE")
             raise _too_long(self.length)
-        if stage < BODY:
-            if self.length is None:
-                response.headers.update(self.start.fields)
-            elif self.length == len(data):
+        if stage < BODY and self.length is not None:
+            if self.length == len(data):
                 self.finish(data, returned=False)
                 return
-            else:
-                self._announce(self.start)
+            self._announce()
         response.write(data)
 
-    def _announce(self, start: _Start) -> None:
-        """Set headers with the application's `Content-Length`; not where it would be wrong (RFC 9110 section 8.6)."""
+    def _announce(self) -> None:
+        """Put the application's `Content-Length` on; not where it would be wrong (RFC 9110 section 8.6)."""
         response = self.response
-        response.headers.update(start.fields)
         status = response._status
         if status != 204 and (status != 304 or self.length):
             response.headers.set("Content-Length", str(self.length))
@@ -214,18 +212,16 @@ class _Answer:
 
     def finish(self, data: bytes, *, returned: bool = True) -> None:
         """Send `data`, all of the body or the last of it. `returned`: whether the application has."""
-        start = self.start
-        if start is None:
+        if self.start is None:
             raise MessageStateError("the application returned before it called start_response")
         response = self.response
         length = self.length
         if (
-            start.lines
+            self.lines
             and type(data) is bytes
             and (length is None or length == len(data))
-            and response.end_at_once(start.lines, data)
+            and response.end_at_once(self.lines, data)
         ):
-            response.headers = start.fields  # for whoever asks what was sent; it is too late for changes
             return
         if isinstance(data, str):
             raise TypeError("a body must be bytes, not str")
@@ -234,11 +230,9 @@ class _Answer:
             if returned and inflow is not None:
                 inflow.asked = False  # what the application has not read nobody will
             if length is not None and (length != len(data) or not length):
-                self._announce(start)
-            else:
-                response.headers.update(start.fields)
-                if not response.req.head.framing.ordinary:
-                    self._persist()
+                self._announce()
+            elif not response.req.head.framing.ordinary:
+                self._persist()
         response.end(data)
 
     def send_all(self, result: Iterable[bytes]) -> None:
@@ -266,10 +260,9 @@ class _Answer:
         that are left."""
         response = self.response
         plain = None
-        start = self.start
-        if start is not None and response._stage < BODY and response._status not in (204, 304):
+        if self.start is not None and response._stage < BODY and response._status not in (204, 304):
             plain = _plain_file(file)
-        if start is not None and plain is not None:
+        if plain is not None:
             fd, offset, count = plain
             if self.length is not None:
                 count = min(count, self.length)
@@ -278,7 +271,7 @@ class _Answer:
                 return ()
             if self.length is None:
                 self.length = count
-            self._announce(start)
+            self._announce()
             sent = response.send_file(fd, offset, count)
             if sent == count or response._stage is CLOSED:
                 return ()
@@ -366,7 +359,9 @@ class Gateway:
                 close = getattr(result, "close", None)
                 if close is not None:
                     close()
-        except (Exception, gevent.Timeout) as error:
+        except ENDINGS:
+            raise
+        except BaseException as error:
             self._failed(request, response, error)
 
     def _failed(self, request: IncomingMessage, response: ServerResponse, error: BaseException) -> None:

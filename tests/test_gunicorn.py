@@ -24,7 +24,7 @@ LIMIT = 15.0  # seconds for a process to start or to end
 QUICK = 3.0  # seconds for an end that waits for nobody; it takes some tenths
 
 APP = """
-import os, time
+import os, sys, time
 from gevent import monkey
 def app(environ, start_response):
     path = environ["PATH_INFO"]
@@ -39,6 +39,11 @@ def app(environ, start_response):
     if path == "/where":
         start_response("200 OK", [])
         return [f"{environ['SCRIPT_NAME']} {path} {environ['RAW_URI']}".encode()]
+    if path == "/peer":
+        start_response("200 OK", [])
+        return [repr(environ["REMOTE_ADDR"]).encode()]
+    if path == "/exit":
+        sys.exit(3)  # gunicorn's code for a worker that cannot boot
     if path == "/forever":
         time.sleep(1000)
     if path == "/block":
@@ -177,11 +182,11 @@ def get(connection: http.client.HTTPConnection, path: str = "/", **headers: str)
     return body.split()
 
 
-def raw(path: Path, *fields: str) -> bytes:
+def raw(path: Path, *fields: str, target: str = "/") -> bytes:
     """Ask at a Unix socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(path))
-        sock.sendall("\r\n".join(["GET / HTTP/1.0", *fields, "", ""]).encode())
+        sock.sendall("\r\n".join([f"GET {target} HTTP/1.0", *fields, "", ""]).encode())
         return b"".join(iter(lambda: sock.recv(4096), b""))
 
 
@@ -212,6 +217,7 @@ def test_it_serves_every_listener_logs_as_gunicorn_does_and_heeds_its_settings(
     assert process.logged("does not honour the setting threads")
     # who asks at a Unix socket may tell
     assert raw(tmp_path / "s", "X-Forwarded-Proto: https").endswith(b" https one")
+    assert raw(tmp_path / "s", target="/peer").endswith(b"''")  # as under gunicorn's own workers
     assert raw(tmp_path / "s", "X-Forwarded-Proto: http").endswith(b" http one")
     assert raw(tmp_path / "s", "X-Forwarded-Proto: http", "X-Forwarded-Ssl: on").startswith(b"HTTP/1.1 400 ")
 
@@ -414,11 +420,42 @@ def test_a_worker_whose_hub_is_blocked_is_replaced(start: Any, client: Any) -> N
     connection = client(process.port)
     before = get(connection)[0]
 
-    with pytest.raises(ConnectionError):
-        get(connection, "/block")
-
+    connection.request("GET", "/block")
+    assert connection.getresponse().status == 500
     assert process.logged(rf"WORKER TIMEOUT \(pid:{before}\)")
     assert get(client(process.port))[0] != before
+
+
+def test_an_application_that_exits_ends_its_own_request_only(start: Any, client: Any) -> None:
+    process = start()
+    pid = get(client(process.port))[0]
+    slow = client(process.port)
+    slow.request("GET", "/slow")
+    exiting = client(process.port)
+    exiting.request("GET", "/exit")
+
+    assert exiting.getresponse().status == 500
+    assert slow.getresponse().read() == b"begun done"
+    assert get(client(process.port))[0] == pid
+    assert process.logged(r"(?s)GET /exit tried to end the worker.*SystemExit: 3")
+
+
+def test_an_arbiter_that_the_application_has_patched_is_warned_of(start: Any, client: Any, tmp_path: Path) -> None:
+    (tmp_path / "patched.py").write_text("from gevent import monkey; monkey.patch_all()\nfrom app import app\n")
+    process = start("--preload", app="patched:app")
+
+    assert process.logged(r"may patch by monkey.patch_all\(os=False, signal=False\)")
+
+
+def test_an_arbiter_that_is_patched_as_documented_replaces_a_worker(start: Any, client: Any, tmp_path: Path) -> None:
+    patch = "from gevent import monkey; monkey.patch_all(os=False, signal=False)\n"
+    (tmp_path / "patched.py").write_text(patch + "from app import app\n")
+    process = start("--preload", app="patched:app")
+    before = get(client(process.port))[0]
+    os.kill(int(before), signal.SIGKILL)
+
+    assert get(client(process.port))[0] != before
+    assert "may patch" not in process.log.read_text()
 
 
 def test_a_worker_leaves_when_its_arbiter_has_died(start: Any, client: Any) -> None:

@@ -515,6 +515,15 @@ def test_pipelined_requests_in_one_record_are_answered_in_order(serve, connect):
     assert [client.read_response().body for _ in range(3)] == [b"hello /1", b"hello /2", b"hello /3"]
 
 
+@pytest.mark.parametrize("request_bytes", [get("/a"), get("/a", method="POST", body=b"body")], ids=["GET", "POST"])
+def test_a_request_that_comes_with_the_end_is_answered(serve, request_bytes):
+    """`openssl s_client` ends its side as soon as its input does: in one record, or one segment, with the request."""
+    with wire(serve(hello)) as client:
+        client.sock.ssl.write(request_bytes)
+        client.half_close()
+        assert client.read_response().body == b"hello /a"
+
+
 # --- errors of the handshake ---
 
 

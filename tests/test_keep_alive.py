@@ -66,6 +66,39 @@ def test_pipelined_handlers_finish_in_any_order_and_answers_leave_in_the_order_o
     assert [client.read_response().body, client.read_response().body] == [b"2a2b", b"3"]
 
 
+@pytest.mark.parametrize(("first", "second"), [("POST", "GET"), ("GET", "POST"), ("PUT", "DELETE")])
+def test_a_pipelined_request_with_effects_runs_alone(serve, connect, first, second):
+    """RFC 9112 section 9.3.2: only safe methods may run side by side."""
+    heard, go_on = Heard(), Event()
+
+    def handler(req, res):
+        heard.note(f"{req.url} begins")
+        if req.url == "/1":
+            go_on.wait()
+        heard.note(f"{req.url} ends")
+        res.end(req.url)
+
+    server = serve(handler)
+    client = connect(server).send(get("/1", method=first) + get("/2", method=second))
+    heard.wait_for("/1 begins")
+    connect(server).send(get("/other")).read_response()
+    go_on.set()
+
+    assert [client.read_response().body, client.read_response().body] == [b"/1", b"/2"]
+    assert heard.names == ["/1 begins", "/other begins", "/other ends", "/1 ends", "/2 begins", "/2 ends"]
+
+
+def test_empty_lines_behind_a_request_with_effects_do_not_hide_the_end_of_its_client(serve, connect):
+    heard = Heard()
+
+    def handler(req, res):
+        heard.listen(req, "close")
+
+    client = connect(serve(handler)).send(get(method="POST") + b"\r\n\r\n")
+    client.close()
+    heard.wait_for("close")
+
+
 def test_a_thousand_pipelined_requests_are_all_answered_in_order(serve, connect):
     """Behaviour 6.2"""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import errno
 import gc
 import os
 import socket as stdlib_socket
 import stat
+import time
 
 import gevent
+import gevent.local
 import greenlet
 import pytest
 from gevent.event import AsyncResult, Event
@@ -274,7 +277,7 @@ def test_a_request_that_is_cut_before_its_turn_is_not_handled():
     """Its handler could wait for the 'close' that has been."""
     handled = []
     sockets = []
-    before_the_turn = gevent.get_hub().loop.prepare()  # the watcher that was started last comes first
+    before_the_turn = gevent.get_hub().loop.check(priority=-1)  # after what has come was read
 
     with serving(lambda req, res: handled.append(req.url)) as server, Peer(server) as peer:
         server.on("connection", sockets.append)
@@ -653,6 +656,77 @@ def test_gevent_timeout_bounds_a_blocking_read_and_the_handler_may_answer():
         peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
         answer = peer.answer()
         assert (answer.status, answer.body) == (504, b"too slow")
+
+
+class Panic(BaseException):
+    """As extensions in other languages raise it."""
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, Panic])
+def test_what_a_handler_raises_is_a_500_though_it_is_no_exception(caplog, error):
+    def handler(req, res):
+        if req.url == "/":
+            raise error("by the handler")
+        res.end()
+
+    with serving(handler) as server, Peer(server) as peer, Peer(server) as other:
+        assert peer.ask().status == 500
+        assert peer.rest() == b""
+        assert other.ask("/other").status == 200
+    assert error.__name__ in caplog.text
+
+
+def test_what_is_local_to_a_greenlet_is_not_there_for_the_next_request():
+    local = gevent.local.local()
+    seen = []
+
+    def handler(req, res):
+        seen.append(getattr(local, "user", None))
+        local.user = req.url
+        gevent.sleep(0)
+        seen.append(local.user)
+        res.end()
+
+    with serving(handler) as server, Peer(server) as peer, Peer(server) as other:
+        peer.get("/1")
+        other.get("/2")
+        peer.answer(), other.answer()
+        peer.ask("/3")
+    assert seen.count(None) == 3
+    assert sorted(user for user in seen if user is not None) == ["/1", "/2", "/3"]
+
+
+def test_a_request_does_not_wait_behind_all_greenlets_that_are_ready():
+    """gevent looks at the network between two of them now and then, and what came is worked on at once."""
+    ran = []
+    done = Event()
+
+    def busy(number):
+        while not done.is_set():
+            ran.append(number)
+            end = time.perf_counter() + 0.001
+            while time.perf_counter() < end:
+                pass
+            gevent.sleep(0)
+
+    crowd = [gevent.spawn(busy, number) for number in range(200)]
+
+    def handler(req, res):
+        res.end(str(len(ran)))
+
+    with serving(handler) as server, Peer(server) as peer:
+        peer.ask()
+        waited = []
+        for _ in range(5):
+            before = len(ran)
+            waited.append(int(peer.ask().body) - before)
+        peer.get()
+        peer.end()  # at once: it is answered all the same
+        last = peer.answer()
+        done.set()
+        gevent.joinall(crowd, timeout=5)
+    assert min(waited) < len(crowd) / 2
+    assert last.status == 200
 
 
 def test_gevent_timeout_that_escapes_the_handler_is_a_500(caplog):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
 
+import greenhttp
 from greenhttp.workers import Worker, Workers
 
 from .support import bounded, eventually
@@ -156,6 +161,49 @@ def test_when_somebody_switches_to_a_worker_that_has_no_task_then_it_is_not_give
     assert True not in ran, "a blocked task was woken"
     go_on.set()
     eventually(lambda: ran.count(True) * 2 == len(ran), "the end of all")
+
+
+FORK = """
+import multiprocessing, os, time
+from gevent import monkey
+
+monkey.patch_all()
+
+import gevent
+from greenhttp.workers import Workers
+
+def job():
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.05,))
+    process.start()  # the child comes to its hub, which is in the middle of a turn
+    while process.is_alive():
+        time.sleep(0.01)
+
+workers = Workers.of(gevent.get_hub())
+workers.soon(job)
+workers.soon(os.write, 1, b"once\\n")
+gevent.sleep(0.2)
+"""
+
+
+def test_a_child_that_a_task_forks_leaves_the_other_tasks_to_its_parent():
+    environ = {**os.environ, "PYTHONPATH": str(Path(greenhttp.__file__).parents[1]), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, env=environ, timeout=20)
+
+    assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
+
+
+def test_a_worker_that_others_watch_is_not_used_again(workers: Workers):
+    """So do locals of threads, to go when their greenlet does."""
+    kept: list[Any] = []
+
+    def task() -> None:
+        kept.append(gevent.getcurrent())
+        kept[0].link(lambda worker: kept.append("ended"))
+
+    workers.soon(task)
+    eventually(lambda: "ended" in kept, "the end of the worker")
+
+    assert kept[0] not in workers.spare
 
 
 def test_when_a_worker_at_rest_is_killed_then_it_is_forgotten(workers: Workers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import logging
@@ -135,6 +136,23 @@ def test_the_input_of_a_request_without_a_body_is_empty_whenever_it_is_asked(cli
         assert asking.send(get()).read_response().body == b"[b'', b'', b'', b'', [], []]"
 
 
+@pytest.mark.parametrize("fields", ["Upgrade: x\r\n", "Connection: upgrade\r\nUpgrade: x\r\n"])
+def test_the_connection_of_an_upgrade_is_the_requests_own_though_the_same_head_comes_again(client, connect, fields):
+    seen: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append((environ["gunicorn.socket"], environ["greenhttp.request"]))
+        start_response(OK, [TEXT])
+        return [b"ok"]
+
+    first = client(app)
+    for asking in (first, connect(first.sock.getpeername()), first):
+        assert asking.send(get(headers=fields)).read_response().status == 200
+
+    assert len({id(connection) for connection, _ in seen}) == 3
+    assert [connection._request for connection, _ in seen] == [request for _, request in seen]
+
+
 def test_two_clients_with_the_same_head_are_told_apart(client, connect):
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response(OK, [TEXT])
@@ -144,6 +162,18 @@ def test_two_clients_with_the_same_head_are_told_apart(client, connect):
     second = connect(first.sock.getpeername())
     for asking in (first, second, first):
         assert asking.send(get()).read_response().body == str(asking.local_port).encode()
+
+
+def test_headers_that_are_set_before_the_application_is_called_are_sent(serve, connect):
+    inner = gateway(body_app(b"ok"))
+
+    def handler(req: Any, res: Any) -> None:
+        res.set_header("X-Before", "1")
+        inner(req, res)
+
+    asking = connect(serve(handler))
+    for method in ("GET", "HEAD"):
+        assert asking.send(get(method=method)).read_response(method)["x-before"] == "1"
 
 
 # --- wsgiref's validator ---
@@ -1003,6 +1033,10 @@ def timing_out(environ: dict[str, Any], start_response: Any) -> Any:
     raise gevent.Timeout(1)
 
 
+def cancelled(environ: dict[str, Any], start_response: Any) -> Any:
+    raise asyncio.CancelledError  # no Exception either
+
+
 def starting_nothing(environ: dict[str, Any], start_response: Any) -> Any:
     return [b"oops"]
 
@@ -1018,7 +1052,16 @@ def giving_nothing(environ: dict[str, Any], start_response: Any) -> Any:
 
 @pytest.mark.parametrize(
     "app",
-    [failing, failing_after_start, failing_generator, timing_out, starting_nothing, giving_text, giving_nothing],
+    [
+        failing,
+        failing_after_start,
+        failing_generator,
+        timing_out,
+        cancelled,
+        starting_nothing,
+        giving_text,
+        giving_nothing,
+    ],
 )
 def test_an_error_before_the_head_is_a_500_and_a_traceback(client, errors, app):
     answer = client(app).send(get("/path")).read_response()
@@ -1029,18 +1072,19 @@ def test_an_error_before_the_head_is_a_500_and_a_traceback(client, errors, app):
     assert "Traceback" in errors.getvalue()
 
 
-def test_an_error_after_the_head_aborts_the_connection(client, errors):
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
+def test_an_error_after_the_head_aborts_the_connection(client, errors, error):
     def app(environ, start_response):
         start_response(OK, [])
         yield b"begun"
-        raise ValueError("oops")
+        raise error("oops")
 
     sender = client(app).send(get())
 
     assert sender.read_head().status == 200
     assert sender.read_chunk() == b"begun"
     assert sender.closed()
-    assert "ValueError: oops" in errors.getvalue()
+    assert f"{error.__name__}: oops" in errors.getvalue()
 
 
 def test_errors_of_wsgi_errors_go_where_the_server_says(client, errors):
