@@ -25,15 +25,13 @@ __all__ = ["ENDINGS", "Worker", "Workers", "deliver", "log"]
 
 _switch = greenlet.switch  # the hub's own `switch` would first ask the worker what to do on leaving
 log = logging.getLogger("greenhttp")
+_Task = tuple[Callable[..., object], tuple[Any, ...]]
 
 #: What is to end the greenlet, or the process, in which user code raises it. Everything else it may raise is its
 #: failure, also what is no `Exception`: `gevent.Timeout`, `asyncio.CancelledError`.
 ENDINGS = (GreenletExit, KeyboardInterrupt, SystemExit)
 _AFTER_ALL_OTHERS = -2  # libev's lowest priority
 MAX_SPARE = 128  # idle workers kept by a hub: some 5 KB each, against about 3 µs to make a new one
-
-
-_Task = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Worker(gevent.Greenlet):  # type: ignore[type-arg]  # generic for the checker only
