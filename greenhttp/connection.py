@@ -156,6 +156,11 @@ class ServerConnection:
         room for them."""
         parser = self._parser
         socket = self.socket
+        if self._front is None and not socket.queued:
+            known = parser.known(data)
+            if known is not None and (self.server.pool is None or self.server.may_handle(self)):
+                self._open_exchange(known)
+                return
         if parser.buffered:
             parser.receive(data)
         else:

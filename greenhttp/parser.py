@@ -351,6 +351,12 @@ class RequestParser(_MessageParser[RequestHead]):
         self._fields = b""  # the last head from its version on
         self._framing = _NOTHING_SEEN
 
+    def known(self, data: bytes) -> RequestHead | None:
+        """The head that `data` is, if it has come before, on any connection, and is all that has come."""
+        if len(data) > _MAX_SHARED or self.buffered or self._stage is not _HEAD:
+            return None
+        return self._limits.heads.get(data)
+
     @property
     def next_method(self) -> str:
         """The method of the head that comes next; empty if not all of it is here."""
@@ -368,11 +374,6 @@ class RequestParser(_MessageParser[RequestHead]):
         data, begin = self.buffered, self._begin
         size = len(data)
         limits = self._limits
-        if size <= _MAX_SHARED and self._llhttp is None and not begin:
-            known = limits.heads.get(data)
-            if known is not None:
-                self.buffered = b""
-                return known
         # a blank line may have begun in the bytes that were looked at before
         end = data.find(BLANK_LINE, begin if self._llhttp is None else max(begin, self._checked - 3)) + 4
         if end < 4:
@@ -426,12 +427,11 @@ class RequestParser(_MessageParser[RequestHead]):
         return head
 
     def _share(self, head: RequestHead) -> None:
-        """The next request that has the same bytes is given this head."""
+        """The next request that has the same bytes is given this head: see `known`."""
         heads = self._limits.heads
         if len(heads) >= MAX_SHARED_HEADS:
             heads.clear()
-        heads[head.raw] = head
-        head.shared = True
+        head.shared = heads.setdefault(head.raw, head) is head
 
     def _read_line(self, raw: bytes, line: list[bytes]) -> tuple[list[bytes], RequestFraming] | None:
         """Method, target and what the head means; None if it consists of empty lines."""

@@ -181,16 +181,28 @@ def test_require_host_lets_only_a_missing_one_pass():
 
 def test_the_same_bytes_on_any_connection_are_given_the_head_that_was_read_before():
     limits = ParserLimits()
-    first = fed(NEXT, limits).next_event()
+    parser = RequestParser(limits)
+    assert parser.known(NEXT) is None
+    parser.receive(NEXT)
+    first = parser.next_event()
     assert isinstance(first, RequestHead)
     assert first.shared
 
-    parser = fed(NEXT, limits)
-    assert parser.next_event() is first
-    assert parser.next_event() is None
-    parser.receive(NEXT)
-    assert parser.next_event() is first
-    assert fed(NEXT).next_event() is not first, "another server may have other limits"
+    assert parser.known(NEXT) is first
+    assert RequestParser(limits).known(NEXT) is first
+    assert RequestParser(ParserLimits()).known(NEXT) is None, "another server may have other limits"
+    again = fed(NEXT, limits).next_event()
+    assert isinstance(again, RequestHead)
+    assert not again.shared, "there is only one of them"
+
+
+@pytest.mark.parametrize("before", [b"GET / HT", CHUNKED, CHUNKED + b"5\r\nab", GET + b"Connection: close\r\n\r\n"])
+def test_bytes_are_no_known_head_where_something_else_is_due(before: bytes):
+    limits = ParserLimits()
+    assert isinstance(fed(NEXT, limits).next_event(), RequestHead)
+    parser = fed(before, limits)
+    events_of(parser)
+    assert parser.known(NEXT) is None
 
 
 @pytest.mark.parametrize(
@@ -212,13 +224,14 @@ def test_only_a_small_head_that_decides_nothing_and_comes_alone_is_shared(raw: b
     head = fed(raw, limits).next_event()
     assert isinstance(head, RequestHead)
     assert not head.shared
-    assert fed(raw, limits).next_event() is not head
+    assert RequestParser(limits).known(raw) is None
 
 
 def test_a_head_that_was_read_before_meets_new_limits():
     limits = ParserLimits()
     assert drive([NEXT], limits) == drive([NEXT], limits)
     limits.max_header_size = len(NEXT) - 1
+    assert RequestParser(limits).known(NEXT) is None
     assert drive([NEXT], limits) == ["fault 431 HPE_HEADER_OVERFLOW"]
     limits.max_header_size, limits.max_headers_count = MAX_HEADER_SIZE, 1
     assert drive([GET + b"A: b\r\n\r\n"], limits) == ["fault 431 HPE_HEADER_OVERFLOW"]

@@ -73,8 +73,12 @@ def _events(
     body: list[bytes] = []
     fault: RemoteProtocolError | None = None
     for piece in pieces:
+        if isinstance(parser, RequestParser) and (known := parser.known(piece)) is not None:  # as a connection does
+            _flush(report, body)
+            report += head_lines(known)
+            continue
         parser.receive(piece)
-        known, fault = fault, None
+        before, fault = fault, None
         try:
             while (event := parser.next_event()) is not None:
                 if isinstance(event, bytes):
@@ -85,7 +89,7 @@ def _events(
                 report += _end_lines(event) if isinstance(event, End) else head_lines(event)
         except RemoteProtocolError as error:
             fault = error
-        assert known is None or fault is known, "another fault than the first, or it was forgotten"
+        assert before is None or fault is before, "another fault than the first, or it was forgotten"
     _flush(report, body)
     return report, fault
 
