@@ -373,6 +373,9 @@ class ClientConnection:
         self.agent.connection_gone(self)
         request.handed_over(message, socket, rest)
 
+    def before_end(self) -> None:
+        """The server has ended its side, or is gone: nothing is begun before that is known."""
+
     def eof_received(self) -> None:
         """The server has ended its side."""
         end = self._parser.end_of_input() if self._phase is BODY else None

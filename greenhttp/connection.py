@@ -169,6 +169,10 @@ class ServerConnection:
             if (self._front is not None or socket.queued or self.server.pool is not None) and not self._has_room():
                 socket.pause_reading()
                 break
+            if self._front is not None and self._must_run_alone():
+                if len(parser.buffered) > socket.high_water_mark:
+                    socket.pause_reading()  # else reading goes on, so that the client's end is seen
+                break
             try:
                 event = parser.next_event()
             except RemoteProtocolError as error:
@@ -208,16 +212,11 @@ class ServerConnection:
         self._schedule(socket.last_activity)
 
     def _has_room(self) -> bool:
-        front, behind = self._front, self._behind
+        behind = self._behind
         if self._refusal is not None or self._upgrade is not None:
             return False
-        if front is not None:
-            if front.is_last:
-                return False
-            if self._receiving is None and (following := self._parser.next_method):
-                last = behind[-1] if behind else front
-                if last.req.method not in SAFE_METHODS or following not in SAFE_METHODS:
-                    return False  # what has effects runs alone (RFC 9112 section 9.3.2)
+        if self._front is not None and self._front.is_last:
+            return False
         if behind is not None and len(behind) >= MAX_PIPELINED - 1:
             return False
         if self.socket.queued > self.socket.high_water_mark:
@@ -230,6 +229,16 @@ class ServerConnection:
         if most and self._requests >= most:
             return False
         return self.server.may_handle(self)
+
+    def _must_run_alone(self) -> bool:
+        """Whether the next request has to wait for those under way, because it or the last of them may have effects
+        (RFC 9112 section 9.3.2)."""
+        following = self._parser.next_method if self._receiving is None else ""
+        if not following:
+            return False
+        last = self._behind[-1] if self._behind else self._front
+        assert last is not None
+        return last.req.method not in SAFE_METHODS or following not in SAFE_METHODS
 
     def _settle(self) -> None:
         """No exchange is under way: is a head, or is the connection idle?"""
@@ -326,6 +335,11 @@ class ServerConnection:
                 request.exchange_over()
             if self._phase is not LEAVING:
                 self._to_idle()
+
+    def before_end(self) -> None:
+        """In the hub: the client has ended its side, or is gone. A handler that waits for its turn begins before that
+        is known."""
+        self._workers.turn()
 
     def eof_received(self) -> None:
         """The client has ended its side."""
@@ -556,7 +570,7 @@ class ServerConnection:
         deadline = self._since + self._idle_limit
         if deadline < socket.due:
             socket.deadlines.schedule(socket, deadline)
-        if not socket.reading_on:
+        if self._parser.buffered or not socket.reading_on:
             self.resume_soon()
 
     def write_blocked(self) -> None:
@@ -750,8 +764,10 @@ class ServerConnection:
         server = self.server
         phase = self._phase
         deadline = NEVER
-        if phase != BUSY and not self.socket.reading_on and not self.socket.queued:
-            self._since = now  # it waits for the pool: that time is ours, not the client's
+        if phase == IDLE and self._parser.buffered:
+            self._since = now  # its next request is here: that time is ours, not the client's
+        elif phase != BUSY and not self.socket.reading_on and not self.socket.queued:
+            self._since = now  # it waits for the pool: ours too
         if phase == IDLE:
             deadline = self._since + self._idle_limit
             if strike and deadline <= now:

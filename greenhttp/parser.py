@@ -44,13 +44,13 @@ MAX_HEADER_SIZE = 16 * 1024  # bytes, start line and fields together. Precedents
 _SHORTEST_FIELD = 4  # bytes of a line: a name, a colon and the line's end
 _ANY_COUNT = 2**63
 _MAX_KNOWN = 2048  # bytes of a connection's last head that are kept, to know the same fields again
-_LONGEST_METHOD = 16  # bytes, with empty lines before it
 _MAX_SHARED = 256  # bytes of a head that is looked up as a whole; those of browsers are longer, and rarely the same
 MAX_SHARED_HEADS = 256  # kept by a server
 
 _VERSIONS = {b"HTTP/1.1\r\n": "1.1", b"HTTP/1.0\r\n": "1.0"}
 # also with empty lines before it, or more than one blank between its parts
 _REQUEST_LINE = re.compile(rb"[\r\n]*([^\r\n ]+) +([^\r\n ]+) +(HTTP/1\.[01]\r\n)")
+_METHOD = re.compile(rb"[\r\n]*([A-Z-]+) ")
 _STATUS_LINE = re.compile(rb"[\r\n]*HTTP/(0\.9|1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
 _RESPONSE_VERSION = re.compile(rb"[\r\n]*HTTP/(?:0\.9|1\.[01]) ")
 _HTTP_VERSION = re.compile(rb" HTTP/[0-9]\.[0-9]\Z")
@@ -360,8 +360,8 @@ class RequestParser(_MessageParser[RequestHead]):
     @property
     def next_method(self) -> str:
         """The method of the head that comes next; empty if not all of it is here."""
-        method, blank, _ = self.buffered[self._begin : self._begin + _LONGEST_METHOD].lstrip(b"\r\n").partition(b" ")
-        return method.decode("latin-1") if blank else ""
+        found = _METHOD.match(self.buffered, self._begin)
+        return found[1].decode("ascii") if found is not None else ""
 
     def ignore_upgrade(self, head: RequestHead) -> None:
         """Go on as if `head`, the last, had asked for no upgrade: its body is framed, and other requests follow."""

@@ -53,11 +53,11 @@ class _Acceptor(StreamServer):
 
     def do_read(self) -> Any:
         try:
-            descriptor, _ = self.socket._accept()  # type: ignore[attr-defined]
+            descriptor, peer = self.socket._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
             return None
         listener = self.socket
-        return (self.server._plain_socket(listener.family, listener.type, listener.proto, fileno=descriptor),)
+        return self.server._plain_socket(listener.family, listener.type, listener.proto, fileno=descriptor), peer
 
     def do_handle(self, *args: Any) -> None:
         self.server._accepted(*args)
@@ -285,12 +285,13 @@ class Server(EventEmitter):
     def _is_full(self) -> bool:
         return 0 < self.max_connections <= len(self._connections)
 
-    def _accepted(self, sock: Any) -> None:
-        """In the hub, or in `close()`: a client has connected."""
+    def _accepted(self, sock: Any, peer: Any) -> None:
+        """In the hub, or in `close()`: a client has connected, from the address `peer`."""
         sock.setblocking(False)
         if sock.family != stdlib_socket.AF_UNIX:
             sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         socket = self._make_socket(sock)
+        socket._peer = peer  # a client that has reset its connection by now has no name any more
         self._connections.add(ServerConnection(self, socket))
         if self.listener_count("connection"):
             self._workers.dispatch(deliver, self, "connection", socket)

@@ -47,6 +47,7 @@ class Owner(Protocol):
     """Who gets what a socket receives. All are called in the hub or in the greenlet that closes; none blocks."""
 
     def data_received(self, data: bytes) -> None: ...
+    def before_end(self) -> None: ...
     def eof_received(self) -> None: ...
     def write_blocked(self) -> None: ...
     def drained(self) -> None: ...
@@ -281,7 +282,8 @@ class Socket(Readable):
                 self._read_size = SMALL_READ_SIZE
                 return
             except OSError as error:
-                self.workers.turn()  # a handler that waits for its turn begins before its client is known to be gone
+                if self.owner is not None:
+                    self.owner.before_end()
                 self.destroy(error)
                 return
             self.last_activity = monotonic()
@@ -329,10 +331,9 @@ class Socket(Readable):
         return False
 
     def _on_eof(self) -> None:
-        """In the hub: the peer has ended its side. What it sent before is worked on first."""
-        self.workers.turn()
-        if self._state is _CLOSED:
-            return
+        """In the hub: the peer has ended its side."""
+        if self.owner is not None:
+            self.owner.before_end()
         if self.owner is not None:
             self.owner.eof_received()
             return

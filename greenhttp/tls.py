@@ -156,7 +156,8 @@ class TLSSocket(Socket):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self.workers.turn()  # as for plain sockets
+            if self.owner is not None:
+                self.owner.before_end()
             self.destroy(error)
             return
         self.last_activity = monotonic()
@@ -376,7 +377,6 @@ class TLSSocket(Socket):
 
     def _refuse(self, error: Exception, last_words: bytes) -> None:
         """In the hub: close with an error that the peer is told of."""
-        self.workers.turn()  # what it sent before is worked on first
         if self._state is not _OPEN or self._out is not None or not last_words:
             self.destroy(error)
             return

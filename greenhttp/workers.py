@@ -139,6 +139,8 @@ class Workers:
     @classmethod
     def _forget_tasks(cls) -> None:
         """In a process that a task has forked: what waits behind that is the parent's to do."""
+        if not isinstance(gevent.getcurrent(), Worker):
+            return
         for workers in cls._by_hub.values():
             workers.tasks.clear()
             workers.coming.clear()

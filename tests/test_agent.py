@@ -19,7 +19,7 @@ import greenhttp
 from greenhttp import Agent
 
 from .origin import Origin, Peer, ok, then_close
-from .support import Heard, bounded, eventually
+from .support import Heard, bounded, eventually, get
 
 GET = b"GET / HTTP/1.1\r\n"
 
@@ -55,6 +55,31 @@ def fetch(origin: Any, path: str = "/", **options: Any) -> bytes:
 def gone(peer: Peer) -> None:
     """Wait until a scripted peer has seen the client's end."""
     eventually(lambda: peer.sock.closed, "the client's end")
+
+
+@pytest.mark.parametrize("how", ["half_close", "reset"])
+@pytest.mark.parametrize("first", ["end", "request"])
+def test_a_handler_is_not_given_a_connection_whose_end_has_come_with_its_request(
+    serve, connect, origin, pool, how, first
+):
+    """Both come in one turn of the loop; a POST that gets the old connection could not be sent again."""
+    origin.script(ok())
+    agent = pool(keep_alive=True)
+
+    def handler(req, res):
+        request = greenhttp.request(origin.url(), method="POST", agent=agent)
+        request.end(b"body")
+        res.end(request.get_response().read())
+
+    client = connect(serve(handler))
+    for _ in range(3):
+        assert client.send(get()).read_response().status == 200
+        eventually(lambda: agent.free_sockets, "a free connection")
+        (peer,) = [peer for peer in origin.peers if not peer.sock.closed]
+        steps = [getattr(peer, how), lambda: client.send(get())]
+        for step in steps if first == "end" else reversed(steps):
+            step()  # without a turn of the loop in between
+        assert client.read_response().status == 200
 
 
 # --- names and mappings ---

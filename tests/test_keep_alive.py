@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from .support import Heard, get
+from .support import Heard, eventually, get
 
 
 def test_http_1_1_answers_say_keep_alive_and_for_how_long(serve, connect):
@@ -86,6 +86,62 @@ def test_a_pipelined_request_with_effects_runs_alone(serve, connect, first, seco
 
     assert [client.read_response().body, client.read_response().body] == [b"/1", b"/2"]
     assert heard.names == ["/1 begins", "/other begins", "/other ends", "/1 ends", "/2 begins", "/2 ends"]
+
+
+@pytest.mark.parametrize("lines", [1, 6, 20])
+def test_empty_lines_between_requests_with_effects_change_nothing(serve, connect, lines):
+    heard = Heard()
+
+    def handler(req, res):
+        heard.note(f"{req.url} begins")
+        gevent.sleep(0)
+        heard.note(f"{req.url} ends")
+        res.end()
+
+    client = connect(serve(handler)).send(get("/1", method="POST") + b"\r\n" * lines + get("/2", method="POST"))
+    client.read_response(), client.read_response()
+    assert heard.names == ["/1 begins", "/1 ends", "/2 begins", "/2 ends"]
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_the_end_of_a_client_is_seen_while_its_next_request_has_to_wait(serve, connect, how):
+    heard = Heard()
+
+    def handler(req, res):
+        heard.note("begins", req.url)
+        heard.listen(req, "close")
+
+    server = serve(handler)
+    client = connect(server).send(get("/1", method="POST") + get("/2"))
+    heard.wait_for("begins")
+    getattr(client, how)()
+    heard.wait_for("close")
+    connect(server).send(get("/other"))
+    heard.wait_for("begins", 2)
+
+    assert [entry for entry in heard if entry[0] == "begins"] == [("begins", "/1"), ("begins", "/other")]
+
+
+def test_requests_that_wait_are_held_up_to_the_mark(serve, connect):
+    heard, go_on = Heard(), Event()
+
+    def handler(req, res):
+        heard.listen(req, "close")
+        if req.url == "/1":
+            go_on.wait()
+        res.end(req.url)
+
+    following = [get(f"/{number}", headers=f"X: {'x' * 10_000}\r\n") for number in range(2, 400)]
+    server = serve(handler)
+    sockets = []
+    server.on("connection", sockets.append)
+    client = connect(server).send(get("/1", method="POST"))
+    sending = gevent.spawn(client.send, b"".join(following))
+    eventually(lambda: sockets and not sockets[0].reading_on, "a pause")
+    assert sockets[0].bytes_read < 4 * 64 * 1024
+    go_on.set()
+    sending.join()
+    assert [client.read_response().body for _ in range(400 - 1)] == [b"/%d" % number for number in range(1, 400)]
 
 
 def test_empty_lines_behind_a_request_with_effects_do_not_hide_the_end_of_its_client(serve, connect):

@@ -71,6 +71,21 @@ def test_one_silence_is_told_once(serve, connect):
     eventually(lambda: len(struck) == 6, "a byte has ended the silence, and another began")
 
 
+def test_the_time_between_requests_does_not_count_while_the_next_one_is_here(serve, connect):
+    """It waits because the client has not taken the last answer yet, slowly as it is; that has a limit of its own."""
+    server = serve(
+        lambda req, res: res.end(b"x" * 12_000_000 if req.url == "/big" else b"next"), keep_alive_timeout=0.05
+    )
+    client = connect(server, receive_buffer=4096).send(get("/big") + get("/next"))
+    head = client.read_head()
+    for _ in range(30):
+        client.read_exactly(200_000)
+        gevent.sleep(0.05)
+    client.read_exactly(6_000_000)
+    assert head["connection"] == "keep-alive"
+    assert client.read_response().body == b"next"
+
+
 def test_timeout_0_never_strikes(serve, connect):
     """Behaviour 8.2"""
     go = Event()

@@ -136,6 +136,25 @@ def test_the_input_of_a_request_without_a_body_is_empty_whenever_it_is_asked(cli
         assert asking.send(get()).read_response().body == b"[b'', b'', b'', b'', [], []]"
 
 
+def test_a_client_that_has_reset_its_connection_has_its_address_all_the_same(client):
+    seen = []
+    begun = Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
+        begun.set()
+        start_response(OK, [TEXT])
+        return [b"ok"]
+
+    asking = client(app, environ={"REMOTE_ADDR": "10.0.0.1"})
+    port = asking.local_port
+    asking.send(get()).reset()
+    with bounded("the request"):
+        begun.wait()
+
+    assert seen == [("127.0.0.1", str(port))]
+
+
 @pytest.mark.parametrize("fields", ["Upgrade: x\r\n", "Connection: upgrade\r\nUpgrade: x\r\n"])
 def test_the_connection_of_an_upgrade_is_the_requests_own_though_the_same_head_comes_again(client, connect, fields):
     seen: list[Any] = []
