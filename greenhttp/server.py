@@ -303,22 +303,37 @@ class Server(EventEmitter):
 
     def may_handle(self, connection: ServerConnection) -> bool:
         """Whether a handler may be started; if not, `connection` is told when."""
-        if self.pool is None or not self.pool.full():
+        pool: Any = self.pool
+        if pool is None or not pool.full():
             return True
         if connection not in self._pool_waiting:
+            if not self._pool_waiting:
+                pool._semaphore.rawlink(self._pool_freed)  # as gevent's servers: others may use the pool too
             self._pool_waiting.append(connection)
         return False
 
+    def _pool_freed(self, semaphore: Any) -> None:
+        """In the hub: somebody has left the pool."""
+        self.pool_has_room()
+
+    def _nobody_waits(self) -> None:
+        pool: Any = self.pool
+        if not self._pool_waiting:
+            pool._semaphore.unlink(self._pool_freed)
+
     def pool_has_room(self) -> None:
-        """In a worker: a handler has returned; the connection that waited longest may start one."""
+        """A handler has returned, or somebody else has left the pool; the connection that waited longest may start
+        one."""
         if self._pool_waiting:
             self._pool_waiting.popleft().resume_soon()
+            self._nobody_waits()
 
     def connection_closed(self, connection: ServerConnection) -> None:
         """A connection serves no more."""
         self._connections.discard(connection)
         if connection in self._pool_waiting:
             self._pool_waiting.remove(connection)
+            self._nobody_waits()
         if self._acceptor is not None and not self.closing:
             self._acceptor.start_accepting()
         if self.closing and not self._connections:

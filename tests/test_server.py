@@ -16,6 +16,7 @@ import gevent.local
 import greenlet
 import pytest
 from gevent.event import AsyncResult, Event
+from gevent.pool import Pool
 
 import greenhttp
 from greenhttp.sockets import SMALL_READ_SIZE, TINY_READ_SIZE
@@ -576,6 +577,34 @@ def test_pool_full_when_requests_come_then_they_wait_in_order():
         go.set()
         assert [peer.answer().status for peer in (a, b, c)] == [200, 200, 200]
     assert order == ["/a", "/b", "/c"]
+
+
+def test_a_pool_that_others_use_too_is_shared_with_them():
+    pool = Pool(2)
+    go_on = Event()
+
+    def handler(req, res):
+        go_on.wait()
+        res.end("done")
+
+    with (
+        serving(handler, pool=pool) as server,
+        serving(hello, pool=pool) as other,
+        Peer(server) as first,
+        Peer(other) as second,
+        Peer(other) as third,
+    ):
+        first.get()
+        eventually(lambda: pool.free_count() == 1, "the handler")
+        user = pool.spawn(go_on.wait)
+        second.get()
+        third.get()
+        eventually(lambda: len(other._pool_waiting) == 2, "requests that wait")
+        user.kill()  # not a server's
+        assert [second.answer().status, third.answer().status] == [200, 200]
+        go_on.set()
+        assert first.answer().body == b"done"
+    assert pool._semaphore.linkcount() == 0
 
 
 def test_each_request_has_a_fresh_context():
