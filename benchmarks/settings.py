@@ -13,7 +13,7 @@ WARM_UP = 1  # seconds, wrk's shortest run; at tens of thousands of requests/s i
 
 @dataclass(frozen=True)
 class Settings:
-    """Defaults are chosen so that all contenders in all scenarios take about seventeen minutes."""
+    """Defaults are chosen so that all contenders in all scenarios take about thirteen minutes."""
 
     rounds: int = 3
     seconds: int = 2  # of one timing; wrk takes whole seconds

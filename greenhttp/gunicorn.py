@@ -320,8 +320,12 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
     def _scheme(self, environ: Environ) -> str | None:
         """`wsgi.url_scheme`, which a proxy that is trusted may tell; None if it tells both."""
         own: str = environ["wsgi.url_scheme"]
-        on_unix = isinstance(environ["greenhttp.request"].socket.local_address, str)  # they are trusted
-        if not (on_unix or _is_among(environ["REMOTE_ADDR"], self._proxies)):
+        peer = environ["REMOTE_ADDR"]
+        if peer:
+            trusted = _is_among(peer, self._proxies)
+        else:  # a Unix socket is
+            trusted = isinstance(environ["greenhttp.request"].socket.local_address, str)
+        if not trusted:
             return own
         told = {"https" if environ[key] == value else "http" for key, value in self._secure_fields if key in environ}
         if len(told) > 1:
