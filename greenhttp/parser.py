@@ -87,8 +87,9 @@ class ParserLimits:
         self.require_host = require_host
         self.checker = HeadChecker(type(self)._make_llhttp)
         self.recorder = ChunkRecorder()
-        #: Heads of requests that may come again, from programs that ask for the same again and again: by their bytes.
-        self.heads: dict[bytes, RequestHead] = {}
+        #: Heads of requests that came again, from programs that ask for the same again and again, by their bytes; None
+        #: for what has come once.
+        self.heads: dict[bytes, RequestHead | None] = {}
         self._find_safe_size()
 
     def _find_safe_size(self) -> None:
@@ -352,7 +353,7 @@ class RequestParser(_MessageParser[RequestHead]):
         self._framing = _NOTHING_SEEN
 
     def known(self, data: bytes) -> RequestHead | None:
-        """The head that `data` is, if it has come before, on any connection, and is all that has come."""
+        """The head that `data` is, if it has come twice before, on any connection, and is all that has come."""
         if len(data) > _MAX_SHARED or self.buffered or self._stage is not _HEAD:
             return None
         return self._limits.heads.get(data)
@@ -427,11 +428,15 @@ class RequestParser(_MessageParser[RequestHead]):
         return head
 
     def _share(self, head: RequestHead) -> None:
-        """The next request that has the same bytes is given this head: see `known`."""
+        """The next request that has the same bytes is given this head, if they have come twice: see `known`."""
         heads = self._limits.heads
-        if len(heads) >= MAX_SHARED_HEADS:
-            heads.clear()
-        head.shared = heads.setdefault(head.raw, head) is head
+        if head.raw not in heads:
+            if len(heads) >= MAX_SHARED_HEADS:
+                heads.clear()
+            heads[head.raw] = None
+        elif heads[head.raw] is None:
+            heads[head.raw] = head
+            head.shared = True
 
     def _read_line(self, raw: bytes, line: list[bytes]) -> tuple[list[bytes], RequestFraming] | None:
         """Method, target and what the head means; None if it consists of empty lines."""

@@ -50,13 +50,13 @@ def test_requests_with_the_same_bytes_come_to_their_end_each_for_itself(serve, c
         res.end()
 
     client = connect(serve(handler))
-    for _ in range(4):
+    for _ in range(6):
         client.send(get("/again")).read_response()
-    heard.wait_for("end", 2)
+    heard.wait_for("end", 3)
 
-    assert [entry for entry in heard if entry[0] == "handled"] == [("handled", True)] * 4
-    assert [entry for entry in heard if entry[0] == "read"] == [("read", b"", b"")] * 2
-    assert heard.names.count("end") == 2
+    assert [entry for entry in heard if entry[0] == "handled"] == [("handled", True)] * 6
+    assert [entry for entry in heard if entry[0] == "read"] == [("read", b"", b"")] * 3
+    assert heard.names.count("end") == 3
     assert "data" not in heard.names
 
 
