@@ -643,7 +643,6 @@ class ServerConnection:
             self._forget()
             return
         status = getattr(error, "status_hint", 400)
-        socket._peer_name()  # the client may have gone before anybody is told of the refusal
         socket.send(f"HTTP/1.1 {status} {STATUS_CODES[status]}\r\nConnection: close\r\n\r\n".encode("ascii"))
         self._leave()
         if self.server.listener_count("refused"):
