@@ -393,8 +393,7 @@ class ServerConnection:
         try:
             self._run_handler(event, response)
         finally:
-            pool.discard(worker)
-            self.server.pool_has_room()
+            pool.discard(worker)  # the server hears of it
 
     def _fail_exchange(self, response: ServerResponse) -> None:
         """User code raised: `500` if nothing was sent yet, else the client sees that the body is cut."""

@@ -284,7 +284,7 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
             # what one application raises must not end the requests of all, and gunicorn takes some codes for a reason
             # to end itself
             self.log.exception("%s %s tried to end the worker", request.method, request.url)
-            request._source.listener_failed(request)
+            response._connection.listener_failed(request)
         finally:
             environ = self._running.pop(request)
             if environ is not None:

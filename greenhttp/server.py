@@ -313,27 +313,26 @@ class Server(EventEmitter):
         return False
 
     def _pool_freed(self, semaphore: Any) -> None:
-        """In the hub: somebody has left the pool."""
+        """In the hub: a handler, or somebody else, has left the pool."""
         self.pool_has_room()
 
-    def _nobody_waits(self) -> None:
+    def _unlink_if_nobody_waits(self) -> None:
         pool: Any = self.pool
         if not self._pool_waiting:
             pool._semaphore.unlink(self._pool_freed)
 
     def pool_has_room(self) -> None:
-        """A handler has returned, or somebody else has left the pool; the connection that waited longest may start
-        one."""
+        """In the hub: the connection that waited longest may start a handler."""
         if self._pool_waiting:
             self._pool_waiting.popleft().resume_soon()
-            self._nobody_waits()
+            self._unlink_if_nobody_waits()
 
     def connection_closed(self, connection: ServerConnection) -> None:
         """A connection serves no more."""
         self._connections.discard(connection)
         if connection in self._pool_waiting:
             self._pool_waiting.remove(connection)
-            self._nobody_waits()
+            self._unlink_if_nobody_waits()
         if self._acceptor is not None and not self.closing:
             self._acceptor.start_accepting()
         if self.closing and not self._connections:

@@ -282,9 +282,7 @@ class Socket(Readable):
                 self._read_size = SMALL_READ_SIZE
                 return
             except OSError as error:
-                if self.owner is not None:
-                    self.owner.before_end()
-                self.destroy(error)
+                self._read_failed(error)
                 return
             self.last_activity = monotonic()
             if not data:
@@ -329,6 +327,12 @@ class Socket(Readable):
         except OSError:
             pass
         return False
+
+    def _read_failed(self, error: OSError) -> None:
+        """In the hub: the peer is gone."""
+        if self.owner is not None:
+            self.owner.before_end()
+        self.destroy(error)
 
     def _on_eof(self) -> None:
         """In the hub: the peer has ended its side."""

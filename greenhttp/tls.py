@@ -156,9 +156,7 @@ class TLSSocket(Socket):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            if self.owner is not None:
-                self.owner.before_end()
-            self.destroy(error)
+            self._read_failed(error)
             return
         self.last_activity = monotonic()
         self.bytes_read += len(data)

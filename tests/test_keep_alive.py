@@ -123,10 +123,9 @@ def test_the_end_of_a_client_is_seen_while_its_next_request_has_to_wait(serve, c
 
 
 def test_requests_that_wait_are_held_up_to_the_mark(serve, connect):
-    heard, go_on = Heard(), Event()
+    go_on = Event()
 
     def handler(req, res):
-        heard.listen(req, "close")
         if req.url == "/1":
             go_on.wait()
         res.end(req.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import gc
@@ -577,6 +578,24 @@ def test_pool_full_when_requests_come_then_they_wait_in_order():
         go.set()
         assert [peer.answer().status for peer in (a, b, c)] == [200, 200, 200]
     assert order == ["/a", "/b", "/c"]
+
+
+def test_many_requests_that_wait_for_a_pool_are_handled_in_order():
+    seen = []
+
+    def handler(req, res):
+        seen.append(req.url)
+        gevent.sleep(0.002)
+        res.end()
+
+    with serving(handler, pool=1) as server, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(Peer(server)) for _ in range(12)]
+        for number, peer in enumerate(peers):
+            peer.get(f"/{number}")
+            eventually(lambda number=number: len(seen) + len(server._pool_waiting) > number, "its place in the line")
+        for peer in peers:
+            assert peer.answer().status == 200
+    assert seen == [f"/{number}" for number in range(12)]
 
 
 def test_a_pool_that_others_use_too_is_shared_with_them():
